@@ -1,0 +1,48 @@
+"""multipert: one model for many perturbations, and an honest answer to how good it is."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multipert import models
+    from multipert.data import PerturbationData, Split, leave_context_out, preprocess, simulate, train_on_everything
+    from multipert.errors import InputError
+    from multipert.evaluation import evaluate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InputError",
+    "PerturbationData",
+    "Split",
+    "evaluate",
+    "leave_context_out",
+    "models",
+    "preprocess",
+    "simulate",
+    "train_on_everything",
+]
+
+_ROOM = {
+    "InputError": "multipert.errors",
+    "PerturbationData": "multipert.data",
+    "Split": "multipert.data",
+    "evaluate": "multipert.evaluation",
+    "leave_context_out": "multipert.data",
+    "preprocess": "multipert.data",
+    "simulate": "multipert.data",
+    "train_on_everything": "multipert.data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Rooms are entered when first asked for: `multipert --help` need not wait for torch.
+    if name == "models":
+        return import_module("multipert.models")
+    if name in _ROOM:
+        return getattr(import_module(_ROOM[name]), name)
+    raise AttributeError(f"module 'multipert' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,111 @@
+"""Control cells that a prediction starts from, brought into the order and form a model was trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from multipert.data.conditions import Keys
+from multipert.data.expression import check_log_normalised, take_expression
+from multipert.data.files import read_h5ad
+from multipert.errors import InputError
+
+_NAMED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """Control cells, checked and aligned.
+
+    Attributes
+    ----------
+    X
+        (cells, genes) float32, log-normalised, the genes those asked for.
+    obs
+        The caller's table of cells, as it was.
+    context
+        (cells,) a number for each context among the cells; all 0 where ``obs`` does not name contexts.
+    """
+
+    X: sparse.csr_matrix
+    obs: pd.DataFrame
+    context: NDArray[np.int64]
+
+
+def read_controls(
+    cells: AnnData | str | Path, genes: tuple[str, ...], keys: Keys, *, zero_missing: bool = False
+) -> Controls:
+    """Check control cells, and bring their genes into the order asked for.
+
+    Parameters
+    ----------
+    cells
+        The cells, or the path of an h5ad file. The layer of ``keys`` is read where they have it, else ``X``.
+    genes
+        The genes wanted, in order; others are dropped.
+    keys
+        The columns that name condition and context; the cells may lack either.
+    zero_missing
+        Whether a gene that is missing counts as zero in every cell.
+
+    Raises
+    ------
+    InputError
+        Genes are missing, some cells are not control cells, or the expression is not log-normalised.
+    """
+    path = None if isinstance(cells, AnnData) else Path(cells)
+    adata = cells if isinstance(cells, AnnData) else read_h5ad(cells)
+    try:
+        _check_control(adata.obs, keys)
+        layer = keys.layer if keys.layer in adata.layers else None
+        X = take_expression(adata, layer)
+        check_log_normalised(X)
+        X = _aligned(X, adata.var_names, pd.Index(genes), zero_missing)
+    except InputError as error:
+        if path is None:
+            raise
+        raise InputError(f"{path}: {error}") from None
+    if keys.context_key in adata.obs:
+        context = pd.factorize(adata.obs[keys.context_key].astype(str))[0].astype(np.int64)
+    else:
+        context = np.zeros(adata.n_obs, dtype=np.int64)
+    return Controls(X, adata.obs, context)
+
+
+def _check_control(obs: pd.DataFrame, keys: Keys) -> None:
+    """Where the cells say what they are, all must be control: a response added to a response predicts nothing."""
+    if keys.perturbation_key is not None:
+        column, control = keys.perturbation_key, keys.control
+        other = obs[column].astype(str) != control if column in obs else None
+    else:
+        column, control = str(keys.dose_key), "0"
+        other = pd.to_numeric(obs[column].astype(object), errors="coerce") != 0 if column in obs else None
+    if other is not None and other.any():
+        raise InputError(
+            f"{int(other.sum())} of {len(obs)} cells are not control (obs[{column!r}] is not {control!r}): "
+            "predict from the control cells alone"
+        )
+
+
+def _aligned(X: sparse.csr_matrix, have: pd.Index, wanted: pd.Index, zero_missing: bool) -> sparse.csr_matrix:
+    position = have.get_indexer(wanted)
+    missing = wanted[position < 0]
+    if len(missing) and not zero_missing:
+        named = ", ".join(map(repr, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
+        raise InputError(
+            f"{len(missing)} of the {len(wanted)} genes the model was trained on are missing ({named}): bring them, "
+            "or ask to take them as zero (missing_genes='zero', --missing-genes zero)"
+        )
+    if len(missing) == len(wanted):
+        raise InputError("not one gene of the training data is there: gene names must be of the same kind (symbol, id)")
+    if len(missing) == 0 and np.array_equal(position, np.arange(len(have))):
+        return X
+    X = sparse.hstack([X, sparse.csr_matrix((X.shape[0], 1), dtype=X.dtype)], format="csc")
+    # A missing gene's position, -1, is the empty column appended.
+    aligned = X[:, position].tocsr()
+    aligned.sort_indices()
+    return aligned

@@ -1,0 +1,259 @@
+"""The checked view of an AnnData that every other room works on."""
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from multipert.data.conditions import Keys, read_conditions
+from multipert.data.expression import blocks, check_log_normalised, take_expression
+from multipert.data.files import read_h5ad
+from multipert.data.offers import offer
+from multipert.errors import InputError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PerturbationData:
+    """Log-normalised expression of cells whose condition and context are known.
+
+    Made by :meth:`from_anndata`, which checks everything before work starts.
+
+    Attributes
+    ----------
+    X
+        (cells, genes) float32, log-normalised, with sorted indices and no stored zeros.
+    genes
+        The genes, unique.
+    obs
+        The caller's table of cells, as it was.
+    conditions
+        The names: control first, then the perturbations by name and, within a name, by dose (``name@dose``).
+    condition
+        (cells,) index into ``conditions``.
+    contexts
+        The names, sorted.
+    context
+        (cells,) index into ``contexts``.
+    doses
+        The dose of each condition (0 for control); empty without a dose key.
+    keys
+        Where all this was read.
+    """
+
+    X: sparse.csr_matrix
+    genes: pd.Index
+    obs: pd.DataFrame
+    conditions: tuple[str, ...]
+    condition: NDArray[np.int64]
+    contexts: tuple[str, ...]
+    context: NDArray[np.int64]
+    doses: dict[str, float]
+    keys: Keys
+
+    @classmethod
+    def from_anndata(
+        cls,
+        adata: AnnData | str | Path,
+        *,
+        perturbation_key: str | None = None,
+        control: str | None = None,
+        context_key: str,
+        dose_key: str | None = None,
+        compound: str | None = None,
+        layer: str | None = None,
+    ) -> Self:
+        """Check an AnnData and take from it what models need.
+
+        Parameters
+        ----------
+        adata
+            The cells, or the path of an h5ad file: log-normalised expression, sparse or dense, in memory or backed.
+        perturbation_key
+            The column of ``obs`` that names the perturbation.
+        control
+            What control cells are labelled in it. Without ``perturbation_key``: what to call the cells at dose 0.
+        context_key
+            The column of ``obs`` that names the context (cell type, species, patient, cell line).
+        dose_key
+            The column of ``obs`` that gives the dose. Beside ``perturbation_key``, each perturbation at each dose is
+            a condition ``name@dose``, and the dose of control cells is not read. Alone, dose 0 is the control.
+        compound
+            The name of the one compound, where ``dose_key`` stands alone (by default ``dose_key`` itself).
+        layer
+            The layer to read in place of ``X``.
+
+        Raises
+        ------
+        InputError
+            A key, layer or label is missing, or the expression is not log-normalised: what is wrong, in one sentence.
+        """
+        path = adata if isinstance(adata, str | Path) else None
+        if not isinstance(adata, AnnData):
+            adata = read_h5ad(adata)
+        try:
+            keys = Keys.resolve(
+                perturbation_key=perturbation_key,
+                control=control,
+                context_key=context_key,
+                dose_key=dose_key,
+                compound=compound,
+                layer=layer,
+            )
+            found = read_conditions(adata.obs, keys)
+            X = take_expression(adata, layer)
+            check_log_normalised(X)
+        except InputError as error:
+            if path is None:
+                raise
+            raise InputError(f"{path}: {error}") from None
+        return cls(
+            X=X,
+            genes=adata.var_names.copy(),
+            obs=adata.obs.copy(),
+            conditions=found.conditions,
+            condition=found.condition,
+            contexts=found.contexts,
+            context=found.context,
+            doses=found.doses,
+            keys=keys,
+        )
+
+    @property
+    def cells(self) -> pd.Index:
+        """The names of the cells; they may repeat."""
+        return self.obs.index
+
+    @property
+    def control(self) -> str:
+        """The name of the control condition."""
+        return self.conditions[0]
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """The names of all conditions but control."""
+        return self.conditions[1:]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that stand for the expression, genes, conditions and contexts.
+
+        The same for the same content, however the matrix was stored; cell names and other columns play no part.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        names = (self.X.shape, list(self.genes), self.conditions, self.contexts)
+        digest.update(json.dumps(names).encode())
+        # Byte order and width are fixed, so that another machine agrees.
+        for values, width in (
+            (self.condition, "<i8"),
+            (self.context, "<i8"),
+            (self.X.indptr, "<i8"),
+            (self.X.indices, "<i8"),
+            (self.X.data, "<f4"),
+        ):
+            for block in blocks(values):
+                digest.update(block.astype(width).tobytes())
+        return digest.hexdigest()
+
+    def rows(self, *, condition: str | None = None, context: str | None = None) -> NDArray[np.int64]:
+        """Find the cells of a condition, of a context, or of both.
+
+        Parameters
+        ----------
+        condition
+            One of ``conditions``; any, if not given.
+        context
+            One of ``contexts``; any, if not given.
+
+        Returns
+        -------
+        ndarray
+            (found,) row indices, in file order.
+
+        Raises
+        ------
+        InputError
+            The condition or the context is unknown.
+        """
+        wanted = np.ones(len(self), dtype=bool)
+        if condition is not None:
+            wanted &= self.condition == _index("condition", condition, self.conditions)
+        if context is not None:
+            wanted &= self.context == _index("context", context, self.contexts)
+        return np.flatnonzero(wanted)
+
+    def labels(self, condition: str) -> dict[str, object]:
+        """Say what the columns of ``obs`` hold in a cell of a condition.
+
+        Parameters
+        ----------
+        condition
+            One of ``conditions``.
+
+        Returns
+        -------
+        dict
+            Column to value: the perturbation's name, its dose, or both, as ``keys`` has it.
+
+        Raises
+        ------
+        InputError
+            The condition is unknown.
+        """
+        _index("condition", condition, self.conditions)
+        labels: dict[str, object] = {}
+        if self.keys.perturbation_key is not None:
+            dosed = condition in self.doses and condition != self.control
+            labels[self.keys.perturbation_key] = condition.rpartition("@")[0] if dosed else condition
+        if self.keys.dose_key is not None:
+            labels[self.keys.dose_key] = self.doses[condition]
+        return labels
+
+    def to_anndata(self, rows: NDArray[np.int64] | None = None) -> AnnData:
+        """Give cells back as an AnnData of their own.
+
+        Parameters
+        ----------
+        rows
+            (chosen,) row indices; all cells, if not given.
+
+        Returns
+        -------
+        AnnData
+            (chosen, genes): ``X`` sparse float32, ``obs`` as it was given.
+        """
+        X = self.X.copy() if rows is None else self.X[rows]
+        obs = self.obs.copy() if rows is None else self.obs.iloc[rows].copy()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Observation names are not unique")
+            return AnnData(X, obs=obs, var=pd.DataFrame(index=self.genes))
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    def __repr__(self) -> str:
+        n_controls = int((self.condition == 0).sum())
+        return (
+            f"PerturbationData: {len(self):,} cells x {len(self.genes):,} genes\n"
+            f"  control: {self.control!r} ({n_controls:,} cells)\n"
+            f"  {_listed('perturbations', self.perturbations)}\n"
+            f"  {_listed('contexts', self.contexts)}"
+        )
+
+
+def _index(role: str, name: str, known: tuple[str, ...]) -> int:
+    if name not in known:
+        raise InputError(f"there is no {role} {name!r}; {offer(name, known)}")
+    return known.index(name)
+
+
+def _listed(what: str, names: tuple[str, ...]) -> str:
+    return f"{what} ({len(names)}): {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"

@@ -1,0 +1,262 @@
+"""A small generative world of perturbed cells, whose every mean is known."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.special import ndtri
+
+from multipert.errors import InputError
+
+_CHUNK = 512  # cells drawn at a time, dense: bounds memory
+_LATENT = 3  # axes along which contexts differ
+_PROGRAMMES = 8
+_PROGRAMME_SHARE = 0.04  # of the genes, in each programme
+_DEPTH_SPREAD = 0.35  # of the logarithm of a cell's depth
+_ACTIVITY_SPREAD = 0.25  # of a cell's own activity of each programme
+_DISPERSION = 0.3  # of a typical gene: variance = mean + dispersion * mean^2
+_HILL = 1.5  # steepness of the dose-response
+
+
+def simulate(
+    *,
+    n_genes: int = 1000,
+    contexts: Sequence[str] = ("A", "B", "C", "D", "E"),
+    perturbations: Sequence[str] = ("alpha", "beta", "gamma"),
+    doses: Sequence[float] | None = None,
+    cells_per_group: int | tuple[int, int] = 100,
+    response: float = 1.0,
+    context_specific: float = 0.5,
+    counts_per_gene: float = 0.3,
+    seed: int = 0,
+) -> AnnData:
+    """Draw cells from a world of gene programmes, contexts and perturbations.
+
+    The share of a cell's counts that falls on gene `g`, in context `c` under condition `p`, is
+
+    ``share[c, p, g] = softmax_g(base[g] + identity[c, g] + response * effect[c, p, g])``
+
+    with ``effect = sum_k hill[p, k] * weight[p, k] * gain[c, k] * loading[k, g] + hill[p] * private[c, p, g]``, where
+    ``hill = dose^1.5 / (dose^1.5 + half^1.5)`` (one without doses): a perturbation drives gene
+    programmes that all contexts share and that neighbouring perturbations have in common; a context answers each
+    programme with its own gain, which follows from the same latent place as its identity, and has a few genes of its
+    own. Counts are negative binomial with mean ``depth[cell] * share * activity``, where depths are log-normal and
+    ``activity`` is the cell's own variation along the programmes, log-normal with mean one for every gene.
+    The same seed gives the same world whatever the number of cells.
+
+    Parameters
+    ----------
+    n_genes
+        At 1,000 to 7,000, and default depth, about nine values in ten are zero, as in droplet data.
+    contexts
+        Their names.
+    perturbations
+        Their names.
+    doses
+        The doses of every perturbation, positive; none for perturbations without a dose. The half-effective dose
+        differs by perturbation and programme, within the range given.
+    cells_per_group
+        Cells in each (context x condition) group, or the smallest and largest number, to draw unequal groups between.
+    response
+        Strength of all responses; 0 for none at all.
+    context_specific
+        Between 0 (a perturbation changes all contexts by the same factors) and 1 (contexts share little).
+    counts_per_gene
+        Median depth of a cell over ``n_genes``.
+    seed
+        Same seed, same cells.
+
+    Returns
+    -------
+    AnnData
+        (cells, genes), group after group. ``X``: log1p of counts scaled to the median total, sparse float32;
+        ``layers["counts"]``: the counts. ``obs``: ``condition`` (``control``, a perturbation, or ``name@dose``),
+        ``cell_type`` (the context), ``depth`` (expected total) and, with doses, ``compound`` and ``dose``
+        (``control`` and 0 for controls). ``var["response"]``: the largest absolute log fold change of a gene's
+        share, under any condition in any context.
+        ``uns["truth"]``: ``contexts`` and ``conditions`` (names) and ``shares``, (contexts, conditions, genes) float64:
+        the expected count of a gene in a cell is exactly its ``depth`` times this share. Shares add up to one.
+
+    Raises
+    ------
+    InputError
+        Too few genes, no context or perturbation, repeated names, doses or numbers out of range.
+    """
+    _check(n_genes, contexts, perturbations, doses, cells_per_group, response, context_specific, counts_per_gene)
+    contexts, perturbations, doses = tuple(contexts), tuple(perturbations), None if doses is None else tuple(doses)
+    # Two streams, so that the world does not depend on how many cells are drawn from it.
+    world, cells = np.random.default_rng(seed).spawn(2)
+
+    base, chance = _abundance(world, n_genes)
+    loading = _programmes(world, chance)
+    identity, gain = _contexts(world, loading, len(contexts), context_specific)
+    treatments = [("control", 0.0)] + [(name, dose) for name in perturbations for dose in (doses or (1.0,))]
+    effect = _effects(world, loading, gain, chance, perturbations, doses, context_specific)
+    shares = _softmax(base + identity[:, None, :] + response * effect)
+    dispersion = _DISPERSION * world.lognormal(0, 0.5, n_genes)
+
+    counts, depth, group = _draw(cells, shares, loading, dispersion, cells_per_group, counts_per_gene * n_genes)
+    at_context, at_condition = np.divmod(group, len(treatments))
+    conditions = ["control"] + [name if doses is None else f"{name}@{dose:g}" for name, dose in treatments[1:]]
+    obs = pd.DataFrame(
+        {
+            "condition": pd.Categorical(np.array(conditions)[at_condition]),
+            "cell_type": pd.Categorical(np.array(contexts)[at_context]),
+            "depth": depth,
+        },
+        index=pd.Index([f"cell{number}" for number in range(len(depth))]),
+    )
+    if doses is not None:
+        obs["compound"] = pd.Categorical(np.array([name for name, _ in treatments])[at_condition])
+        obs["dose"] = np.array([dose for _, dose in treatments])[at_condition]
+    width = max(4, len(str(n_genes)))
+    change = np.abs(np.log(shares[:, 1:]) - np.log(shares[:, :1])).max(axis=(0, 1))
+    var = pd.DataFrame(
+        {"response": change}, index=pd.Index([f"Gene{number:0{width}d}" for number in range(1, n_genes + 1)])
+    )
+    truth = {"contexts": np.array(contexts, object), "conditions": np.array(conditions, object), "shares": shares}
+    return AnnData(_log_normalised(counts), obs=obs, var=var, layers={"counts": counts}, uns={"truth": truth})
+
+
+def _abundance(rng: np.random.Generator, n_genes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(genes,) logarithm of basal abundance, and (genes,) chance of being a gene that responds."""
+    # Log-normal, at evenly spaced quantiles: no seed is ruled by one gene that drew the jackpot.
+    base = 2.0 * rng.permutation(ndtri((np.arange(n_genes) + 0.5) / n_genes))
+    # Responders are seen now and then, or nobody could see them respond, but do not make up the cell.
+    chance = np.exp(-((base - 2) ** 2) / 4)
+    return base, chance / chance.sum()
+
+
+def _programmes(rng: np.random.Generator, chance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(programmes, genes) loadings, mostly upward and heavy-tailed."""
+    n_genes = len(chance)
+    loading = np.zeros((_PROGRAMMES, n_genes))
+    size = max(2, round(_PROGRAMME_SHARE * n_genes))
+    for programme in loading:
+        members = rng.choice(n_genes, size, replace=False, p=chance)
+        programme[members] = rng.gamma(1.5, 0.6, size) * rng.choice([1, 1, 1, -1], size)
+    return loading
+
+
+def _contexts(
+    rng: np.random.Generator, loading: NDArray[np.float64], n_contexts: int, context_specific: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(contexts, genes) what marks each context, and (contexts, programmes) how strongly it answers."""
+    n_programmes, n_genes = loading.shape
+    place = rng.normal(0, 1, (n_contexts, _LATENT))
+    markers = rng.normal(0, 0.8, (_LATENT, n_genes)) * (rng.random((_LATENT, n_genes)) < 0.2)
+    identity = place @ markers + rng.normal(0, 0.15, (n_contexts, n_genes))
+    slope = rng.normal(0, 1, (_LATENT, n_programmes))
+    gain = 1 + context_specific * np.tanh(place @ slope)  # between none and double
+    return identity, gain
+
+
+def _effects(
+    rng: np.random.Generator,
+    loading: NDArray[np.float64],
+    gain: NDArray[np.float64],
+    chance: NDArray[np.float64],
+    perturbations: Sequence[str],
+    doses: Sequence[float] | None,
+    context_specific: float,
+) -> NDArray[np.float64]:
+    """(contexts, conditions, genes) change of log abundance; the first condition, control, has none."""
+    (n_contexts, n_programmes), n_genes = gain.shape, loading.shape[1]
+    effects = [np.zeros((n_contexts, 1, n_genes))]
+    for number in range(len(perturbations)):
+        weight = np.zeros(n_programmes)
+        # Three programmes each, the last of which the next perturbation has too.
+        weight[(2 * number + np.arange(3)) % n_programmes] = [1.0, 0.8, 0.6]
+        shared = (gain * weight)[:, :, None] * loading
+        private = np.zeros((n_contexts, n_genes))
+        for own in private:
+            members = rng.choice(n_genes, max(1, n_genes // 100), replace=False, p=chance)
+            own[members] = context_specific * rng.normal(0, 1.5, len(members))
+        # A half-effective dose for each programme, and one for the private genes.
+        middle = rng.uniform(0.25, 0.75, n_programmes + 1)
+        hill = _hill(doses, middle)
+        effects.append(np.einsum("dk,ckg->cdg", hill[:, :-1], shared) + hill[None, :, -1:] * private[:, None, :])
+    return np.concatenate(effects, axis=1)
+
+
+def _hill(doses: Sequence[float] | None, middle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(doses, curves) fraction of the full effect; ``middle`` places each half-effective dose in the log range."""
+    if doses is None:
+        return np.ones((1, len(middle)))
+    dose = np.asarray(doses, dtype=np.float64)[:, None]
+    low, high = np.log(dose.min()), np.log(dose.max())
+    half = np.exp(low + middle * (high - low))
+    return np.asarray(1 / (1 + (half / dose) ** _HILL))
+
+
+def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    weights = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def _draw(
+    rng: np.random.Generator,
+    shares: NDArray[np.float64],
+    loading: NDArray[np.float64],
+    dispersion: NDArray[np.float64],
+    cells_per_group: int | tuple[int, int],
+    median_depth: float,
+) -> tuple[sparse.csr_matrix, NDArray[np.float64], NDArray[np.int64]]:
+    """Draw counts (cells, genes), with the depth and the group of each cell; groups run context by context."""
+    by_group = shares.reshape(-1, shares.shape[-1])
+    low, high = (cells_per_group, cells_per_group) if isinstance(cells_per_group, int) else cells_per_group
+    group = np.repeat(np.arange(len(by_group)), rng.integers(low, high, len(by_group), endpoint=True))
+    depth = rng.lognormal(np.log(median_depth), _DEPTH_SPREAD, len(group))
+    activity = rng.normal(0, _ACTIVITY_SPREAD, (len(group), len(loading)))
+    # The mean of a log-normal is above one by this much: taken off, so that the shares stay the truth.
+    excess = _ACTIVITY_SPREAD**2 / 2 * (loading**2).sum(axis=0)
+    parts = []
+    for start in range(0, len(group), _CHUNK):
+        these = slice(start, start + _CHUNK)
+        mean = depth[these, None] * by_group[group[these]] * np.exp(activity[these] @ loading - excess)
+        # Negative binomial: a Poisson whose rate is gamma distributed.
+        rate = rng.standard_gamma(np.broadcast_to(1 / dispersion, mean.shape)) * dispersion * mean
+        parts.append(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
+    return sparse.vstack(parts, format="csr"), depth, group
+
+
+def _log_normalised(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    scale = np.median(total) / np.maximum(total, 1)  # a cell without counts stays without
+    X = counts.copy()
+    X.data = np.log1p(X.data * np.repeat(scale, np.diff(X.indptr))).astype(np.float32)
+    return X
+
+
+def _check(
+    n_genes: int,
+    contexts: Sequence[str],
+    perturbations: Sequence[str],
+    doses: Sequence[float] | None,
+    cells_per_group: int | tuple[int, int],
+    response: float,
+    context_specific: float,
+    counts_per_gene: float,
+) -> None:
+    low = cells_per_group if isinstance(cells_per_group, int) else min(cells_per_group)
+    for wrong, message in (
+        (n_genes < 20, f"n_genes is {n_genes}: at least 20 are needed for programmes of genes"),
+        (not contexts or len(set(contexts)) < len(contexts), "contexts must be one or more different names"),
+        (
+            not perturbations or len({*perturbations, "control"}) <= len(perturbations),
+            "perturbations must be one or more different names, none of them 'control'",
+        ),
+        (
+            doses is not None and (len(doses) == 0 or min(doses) <= 0 or len(set(doses)) < len(doses)),
+            "doses must be one or more different positive numbers: control is added by itself",
+        ),
+        (low < 1, f"cells_per_group is {cells_per_group}: every group needs a cell"),
+        (response < 0, f"response is {response}: it must not be negative"),
+        (not 0 <= context_specific <= 1, f"context_specific is {context_specific}: it must be between 0 and 1"),
+        (counts_per_gene <= 0, f"counts_per_gene is {counts_per_gene}: it must be positive"),
+    ):
+        if wrong:
+            raise InputError(message)

@@ -1,0 +1,101 @@
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from multipert.data import atomic_path, check_writable, read_h5ad, write_h5ad, write_text
+from multipert.errors import InputError
+
+
+def test_what_is_written_is_read_back(tmp_path: Path, cells: AnnData) -> None:
+    write_h5ad(cells, tmp_path / "cells.h5ad")
+
+    read = read_h5ad(str(tmp_path / "cells.h5ad"))
+
+    assert (read.X != cells.X).nnz == 0
+    assert read.obs["condition"].tolist() == cells.obs["condition"].tolist()
+    assert os.listdir(tmp_path) == ["cells.h5ad"]
+
+
+def test_an_absent_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.h5ad does not exist: check the path"):
+        read_h5ad(tmp_path / "absent.h5ad")
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder: name the h5ad file itself"):
+        read_h5ad(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "cell,gene\n1,2\n"])
+def test_a_file_that_is_no_h5ad_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "cells.h5ad").write_text(content)
+
+    with pytest.raises(InputError, match=r"cells\.h5ad is no h5ad file: write one with"):
+        read_h5ad(tmp_path / "cells.h5ad")
+
+
+@pytest.mark.filterwarnings("ignore:Element")
+def test_an_hdf5_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "cells.h5ad", "w") as file:
+        file["matrix"] = np.zeros(3)
+
+    with pytest.raises(InputError, match="is an HDF5 file but no h5ad"):
+        read_h5ad(tmp_path / "cells.h5ad")
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, cells: AnnData, kept: float) -> None:
+    path = tmp_path / "cells.h5ad"
+    write_h5ad(cells, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+
+    with pytest.raises(InputError, match=r"cells\.h5ad is truncated or damaged: copy or download it again"):
+        read_h5ad(path)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    write_text(path, "before")
+
+    with pytest.raises(RuntimeError, match="halfway"), atomic_path(path) as temporary:  # noqa: PT012
+        assert temporary.parent == path.parent
+        assert temporary.suffix == path.suffix
+        temporary.write_text("half of what ca")
+        raise RuntimeError("halfway")
+
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_a_write_replaces_what_was_there(tmp_path: Path) -> None:
+    write_text(tmp_path / "notes.txt", "before")
+    write_text(tmp_path / "notes.txt", "after: µ")
+
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "after: µ"
+
+
+def test_a_folder_cannot_be_written_over(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="it is a folder, name a file in it"):
+        write_text(tmp_path, "text")
+
+
+def test_a_folder_that_is_absent_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no folder .*absent, create it first"):
+        check_writable(tmp_path / "absent" / "file.csv")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write")
+def test_a_place_that_cannot_be_written_is_refused_beforehand() -> None:
+    with pytest.raises(InputError, match=r"cannot write /proc/multipert\.txt: .*, choose another folder"):
+        check_writable("/proc/multipert.txt")  # not even root writes there
+
+
+def test_checking_a_path_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_writable(tmp_path / "later.csv")
+
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,29 @@
+"""Small networks: layers with a lane axis, FiLM, autoencoders, discriminators."""
+
+from multipert.networks.autoencoder import FilmAutoencoder, FilmVariationalAutoencoder
+from multipert.networks.discriminator import LatentDiscriminator, SpectralLinear
+from multipert.networks.film import FiLM
+from multipert.networks.lanes import Lanes
+from multipert.networks.layers import MLP, BatchNorm, Dropout, Layer, LayerNorm, Linear, identity, leaky_relu
+from multipert.networks.sparse import SparseBatch
+from multipert.networks.variational import GaussianHeads, kl_divergence
+
+__all__ = [
+    "MLP",
+    "BatchNorm",
+    "Dropout",
+    "FiLM",
+    "FilmAutoencoder",
+    "FilmVariationalAutoencoder",
+    "GaussianHeads",
+    "Lanes",
+    "LatentDiscriminator",
+    "Layer",
+    "LayerNorm",
+    "Linear",
+    "SparseBatch",
+    "SpectralLinear",
+    "identity",
+    "kl_divergence",
+    "leaky_relu",
+]

@@ -1,0 +1,155 @@
+"""Layers with a leading lane axis: what flows through them is ``(lanes, cells, features)``."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from multipert.networks.lanes import Lanes
+from multipert.networks.sparse import SparseBatch
+
+Activation = Callable[[Tensor], Tensor]
+Values = TypeVar("Values", Tensor, SparseBatch)
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """LeakyReLU with slope 0.01."""
+    return functional.leaky_relu(x, 0.01)
+
+
+def identity(x: Tensor) -> Tensor:
+    """No activation: a plain linear output."""
+    return x
+
+
+class Linear(nn.Module):
+    """An affine map for each lane, from dense or sparse batches.
+
+    Weights start Xavier-uniform with ``gain``; biases uniform in +-1/sqrt(n_in), torch's default, unless ``bias`` names
+    their one starting value.
+    """
+
+    def __init__(self, lanes: Lanes, n_in: int, n_out: int, *, gain: float = 1.0, bias: float | None = None) -> None:
+        super().__init__()
+        bound = gain * math.sqrt(6.0 / (n_in + n_out))
+        self.weight = nn.Parameter(lanes.uniform(n_in, n_out, low=-bound, high=bound))
+        bound = 1.0 / math.sqrt(n_in)
+        drawn = lanes.uniform(1, n_out, low=-bound, high=bound)
+        self.bias = nn.Parameter(drawn if bias is None else torch.full_like(drawn, bias))
+
+    def effective_weight(self) -> Tensor:
+        """The weights that are applied, ``(lanes, n_in, n_out)``."""
+        return self.weight
+
+    def forward(self, x: Tensor | SparseBatch) -> Tensor:
+        """``x @ weight + bias``, ``(lanes, cells, n_out)``."""
+        weight = self.effective_weight()
+        if isinstance(x, SparseBatch):
+            return x.product(weight) + self.bias
+        return torch.baddbmm(self.bias, x, weight)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over the cells of each lane (Ioffe 2015); running estimates in evaluation mode."""
+
+    running_mean: Tensor
+    running_variance: Tensor
+
+    def __init__(self, lanes: Lanes, width: int, *, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.epsilon = momentum, epsilon
+        self.weight = nn.Parameter(torch.ones(len(lanes), width))
+        self.bias = nn.Parameter(torch.zeros(len(lanes), width))
+        self.register_buffer("running_mean", torch.zeros(len(lanes), width))
+        self.register_buffer("running_variance", torch.ones(len(lanes), width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(lanes, cells, width)`` over its cells."""
+        lanes, cells, width = x.shape
+        # Seen as lanes * width features of the same cells, the lanes share torch's one fused kernel.
+        flat = functional.batch_norm(
+            x.transpose(0, 1).reshape(cells, lanes * width),
+            self.running_mean.view(-1),
+            self.running_variance.view(-1),
+            self.weight.view(-1),
+            self.bias.view(-1),
+            training=self.training,
+            momentum=self.momentum,
+            eps=self.epsilon,
+        )
+        return flat.view(cells, lanes, width).transpose(0, 1)
+
+
+class LayerNorm(nn.Module):
+    """Normalisation over the features of each cell (Ba 2016)."""
+
+    def __init__(self, lanes: Lanes, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(len(lanes), 1, width))
+        self.bias = nn.Parameter(torch.zeros(len(lanes), 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each cell of ``(lanes, cells, width)``."""
+        return functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+
+
+class Dropout(nn.Module):
+    """Dropout whose masks come from each lane's own stream; dense or sparse batches."""
+
+    def __init__(self, lanes: Lanes, rate: float) -> None:
+        super().__init__()
+        self.lanes, self.rate = lanes, rate
+
+    def forward(self, x: Values) -> Values:
+        """Zero each value with probability ``rate`` and scale the rest, in training mode alone."""
+        if not self.training or self.rate == 0.0:
+            return x
+        if isinstance(x, SparseBatch):
+            return x.dropout(self.rate, self.lanes)
+        keep = self.lanes.uniform(*x.shape[1:]) >= self.rate
+        return x * keep / (1.0 - self.rate)
+
+
+class Layer(nn.Module):
+    """One hidden layer: linear, normalisation, FiLM where given, activation, dropout."""
+
+    def __init__(
+        self,
+        linear: nn.Module,
+        *,
+        norm: nn.Module | None = None,
+        film: nn.Module | None = None,
+        activation: Activation = leaky_relu,
+        dropout: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.linear, self.norm, self.film, self.dropout = linear, norm, film, dropout
+        self.activation = activation
+
+    def forward(self, x: Tensor | SparseBatch, condition: Tensor | None = None) -> Tensor:
+        """Pass ``(lanes, cells, n_in)`` on as ``(lanes, cells, n_out)``; ``condition`` holds codes for FiLM."""
+        h: Tensor = self.linear(x)
+        if self.norm is not None:
+            h = self.norm(h)
+        if self.film is not None:
+            h = self.film(h, condition)
+        h = self.activation(h)
+        return h if self.dropout is None else self.dropout(h)
+
+
+class MLP(nn.Module):
+    """Layers one after another, the condition handed to each that asks for it."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor | SparseBatch, condition: Tensor | None = None) -> Tensor:
+        """Pass ``(lanes, cells, n_in)`` through every layer."""
+        for layer in self.layers:
+            x = layer(x, condition)
+        assert isinstance(x, Tensor)
+        return x

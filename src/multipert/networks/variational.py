@@ -1,0 +1,40 @@
+"""Gaussian latents (Kingma 2014): two heads, a sample, a divergence."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from multipert.networks.lanes import Lanes
+
+
+class GaussianHeads(nn.Module):
+    """Mean and log-variance of a latent vector, each from a layer of its own.
+
+    Parameters
+    ----------
+    lanes
+        The networks side by side.
+    head
+        Makes one head.
+    """
+
+    def __init__(self, lanes: Lanes, head: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.lanes = lanes
+        self.mean, self.log_variance = head(), head()
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance, each ``(lanes, cells, latent)``."""
+        return self.mean(h), self.log_variance(h)
+
+    def sample(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """``mean + sqrt(variance) * eps`` in training mode; the mean in evaluation mode."""
+        if not self.training:
+            return mean
+        return mean + variance.sqrt() * self.lanes.normal(*mean.shape[1:])
+
+
+def kl_divergence(mean: Tensor, variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, I)) of each latent, element-wise: ``(mean^2 + variance - 1 - log variance) / 2``."""
+    return 0.5 * (mean.square() + variance - 1.0 - torch.log(variance))

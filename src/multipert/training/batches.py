@@ -1,0 +1,132 @@
+"""What a network is trained on: examples drawn from the expression matrix, handed out in batches."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from multipert.errors import InputError
+from multipert.networks import SparseBatch
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of examples.
+
+    Parameters
+    ----------
+    cells
+        Expression profiles by role (``"x"``, ``"target"``...), each ``(lanes, cells, genes)``.
+    labels
+        Numbers by name (``"condition"``...), each ``(lanes, cells)``.
+    epoch
+        The epoch it is drawn in, counted from 0: what schedules of loss weights go by.
+    """
+
+    cells: Mapping[str, SparseBatch]
+    labels: Mapping[str, Tensor]
+    epoch: int
+
+    def __len__(self) -> int:
+        return next(iter(self.cells.values())).shape[1]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on ``device``."""
+        return Batch(
+            {role: cells.to(device) for role, cells in self.cells.items()},
+            {name: label.to(device, non_blocking=True) for name, label in self.labels.items()},
+            self.epoch,
+        )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training examples: for each, the cells that play a role in it and the numbers that go with it.
+
+    Parameters
+    ----------
+    matrix
+        Expression, (cells, genes), shared by all examples and never written out.
+    cells
+        By role, the row of ``matrix`` that plays it in each example, ``(examples,)``.
+    labels
+        By name, a number for each example, ``(examples,)``.
+    """
+
+    matrix: csr_matrix
+    cells: Mapping[str, Rows]
+    labels: Mapping[str, npt.NDArray[np.generic]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.cells.values())))
+
+    def subset(self, which: Rows) -> "Examples":
+        """The examples at positions ``which``."""
+        return Examples(
+            self.matrix,
+            {role: rows[which] for role, rows in self.cells.items()},
+            {name: label[which] for name, label in self.labels.items()},
+        )
+
+    def batch(self, which: Rows, epoch: int) -> Batch:
+        """The examples at positions ``which`` as one batch of one lane."""
+        return Batch(
+            {role: sparse_batch(self.matrix[rows[which]]) for role, rows in self.cells.items()},
+            {name: torch.from_numpy(label[which]).unsqueeze(0) for name, label in self.labels.items()},
+            epoch,
+        )
+
+
+def sparse_batch(rows: csr_matrix) -> SparseBatch:
+    """Rows of the expression matrix as a batch of one lane."""
+    return SparseBatch(
+        torch.from_numpy(rows.indptr.astype(np.int32, copy=False)),
+        torch.from_numpy(rows.indices.astype(np.int32, copy=False)),
+        torch.from_numpy(rows.data),
+        (1, rows.shape[0], rows.shape[1]),
+    )
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How examples are handed out: in batches of ``size``, shuffled anew each epoch, the short last one dropped.
+
+    Raises
+    ------
+    InputError
+        If there are fewer examples than fill one batch.
+    """
+
+    examples: Examples
+    size: int
+
+    def __post_init__(self) -> None:
+        if len(self.examples) < self.size:
+            raise InputError(
+                f"{len(self.examples)} training cells cannot fill a batch of {self.size}: "
+                f"set batch_size to {len(self.examples)} or less, or bring more cells"
+            )
+
+    def __len__(self) -> int:
+        return len(self.examples) // self.size
+
+    def epoch(self, number: int, seed: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``number`` from the one at ``start`` on.
+
+        The order depends on ``seed`` and ``number`` alone, so that a resumed epoch goes on where it stopped.
+        """
+        order = np.random.default_rng((seed, number)).permutation(len(self.examples))
+        for step in range(start, len(self)):
+            yield self.examples.batch(order[step * self.size : (step + 1) * self.size], number)
+
+
+def in_order(examples: Examples, size: int, epoch: int = 0) -> Iterator[Batch]:
+    """All examples in their order, the short last batch kept: how validation and prediction read."""
+    for start in range(0, len(examples), size):
+        yield examples.batch(np.arange(start, min(start + size, len(examples))), epoch)

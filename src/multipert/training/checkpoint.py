@@ -1,0 +1,99 @@
+"""Checkpoints: everything a training needs to go on, in one safetensors file, written atomically.
+
+No pickle: tensors by name, and one JSON text in the file's header for the rest.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from multipert.data import atomic_path
+from multipert.errors import InputError
+
+FILE = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training stopped between two batches.
+
+    Parameters
+    ----------
+    identity
+        What determines the training (model, parameters, seed, data): only the same may go on from here.
+    position
+        Stage, epoch and step reached, and what was measured so far.
+    tensors
+        Weights, optimiser moments and random streams, by name.
+    """
+
+    identity: Mapping[str, Any]
+    position: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint into ``folder``, replacing the last one only once it is whole."""
+        with atomic_path(folder / FILE) as path:
+            text = json.dumps({"identity": self.identity, "position": self.position})
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()},
+                path,
+                metadata={"training": text},
+            )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Checkpoint | None":
+        """Read the checkpoint in ``folder``, if there is one.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        path = folder / FILE
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                training = json.loads(file.metadata()["training"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is no checkpoint that can be read ({error}): delete it to start anew") from error
+        return cls(training["identity"], training["position"], tensors)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Forget the training that ``folder`` holds: it ended."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimiser (Adam's moments and step counts) as flat named tensors."""
+    state = optimiser.state_dict()["state"]
+    return {f"{index}/{key}": torch.as_tensor(value) for index, entry in state.items() for key, value in entry.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`optimiser_tensors` took."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split("/")
+        state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def within(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with ``prefix/``, under the rest of their names."""
+    return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under ``prefix/``: the inverse of :func:`within`."""
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}

@@ -1,0 +1,103 @@
+"""What a method says of its training: stages, and in each the losses that move its parameters."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from multipert.training.batches import Batch, Batches, Examples
+
+Terms = Mapping[str, Tensor]
+"""Losses of a batch by name, each ``(lanes,)``. The first is minimised; the others are only recorded."""
+
+Loss = Callable[[Batch], Terms]
+Schedule = Callable[[int], float]
+
+
+@dataclass(eq=False)
+class Optimiser:
+    """A rule of change for the parameters of some modules.
+
+    Two stages that name the same object share its state (Adam's moments); a new object starts afresh.
+
+    Parameters
+    ----------
+    modules
+        Whose parameters move.
+    rule
+        Adam (Kingma 2015) or plain stochastic gradient descent.
+    lr
+        Learning rate before any schedule.
+    betas, epsilon, weight_decay
+        Adam's, with torch's defaults.
+    """
+
+    modules: Sequence[nn.Module]
+    lr: float
+    rule: Literal["adam", "sgd"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def build(self) -> torch.optim.Optimizer:
+        """The torch optimiser over the modules' parameters."""
+        parameters = [p for module in self.modules for p in module.parameters()]
+        if self.rule == "sgd":
+            return torch.optim.SGD(parameters, lr=self.lr, fused=True)
+        return torch.optim.Adam(
+            parameters,
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.epsilon,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+
+def constant(step: int) -> float:
+    """The learning rate as it is, at every step."""
+    return 1.0
+
+
+def warmup(steps: int) -> Schedule:
+    """Linear from 0 at the stage's first step to 1 at step ``steps``, then constant."""
+    return lambda step: min(1.0, step / steps) if steps else 1.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """One move in every batch: the loss, the parameters that follow its gradient, and how fast."""
+
+    optimiser: Optimiser
+    loss: Loss
+    schedule: Schedule = constant
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase of training.
+
+    Parameters
+    ----------
+    name
+        How the history and the progress line call it.
+    batches
+        What it trains on.
+    epochs
+        How many passes over the batches, at most.
+    updates
+        The moves made in every batch, in order.
+    validation
+        Examples on which the first update's loss is measured after each epoch, nothing moving.
+    patience
+        Stop after this many epochs without a better validation loss, and return to the best weights.
+    """
+
+    name: str
+    batches: Batches
+    epochs: int
+    updates: Sequence[Update]
+    validation: Examples | None = None
+    patience: int | None = None

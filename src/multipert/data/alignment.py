@@ -1,4 +1,4 @@
-"""Control cells that a prediction starts from, brought into the order and form a model was trained on."""
+"""Cells handed to a fitted model, brought into the order and form it was trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,8 @@ _NAMED = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Controls:
-    """Control cells, checked and aligned.
+class AlignedCells:
+    """Cells, checked, their genes those of a model.
 
     Attributes
     ----------
@@ -36,10 +36,15 @@ class Controls:
     context: NDArray[np.int64]
 
 
-def read_controls(
-    cells: AnnData | str | Path, genes: tuple[str, ...], keys: Keys, *, zero_missing: bool = False
-) -> Controls:
-    """Check control cells, and bring their genes into the order asked for.
+def read_aligned(
+    cells: AnnData | str | Path,
+    genes: tuple[str, ...],
+    keys: Keys,
+    *,
+    missing_genes: str = "error",
+    controls_only: bool = False,
+) -> AlignedCells:
+    """Check cells, and bring their genes into the order asked for.
 
     Parameters
     ----------
@@ -49,22 +54,27 @@ def read_controls(
         The genes wanted, in order; others are dropped.
     keys
         The columns that name condition and context; the cells may lack either.
-    zero_missing
-        Whether a gene that is missing counts as zero in every cell.
+    missing_genes
+        What to do when a gene is missing: ``"error"`` refuses, ``"zero"`` takes it as zero in every cell.
+    controls_only
+        Whether cells that say they are not control are refused.
 
     Raises
     ------
     InputError
-        Genes are missing, some cells are not control cells, or the expression is not log-normalised.
+        Genes are missing, some cells are not control cells though all should be, or the expression is not log-normalised.
     """
+    if missing_genes not in ("error", "zero"):
+        raise InputError(f"missing_genes takes 'error' or 'zero', not {missing_genes!r}")
     path = None if isinstance(cells, AnnData) else Path(cells)
     adata = cells if isinstance(cells, AnnData) else read_h5ad(cells)
     try:
-        _check_control(adata.obs, keys)
+        if controls_only:
+            _check_control(adata.obs, keys)
         layer = keys.layer if keys.layer in adata.layers else None
         X = take_expression(adata, layer)
         check_log_normalised(X)
-        X = _aligned(X, adata.var_names, pd.Index(genes), zero_missing)
+        X = _align(X, adata.var_names, pd.Index(genes), missing_genes == "zero")
     except InputError as error:
         if path is None:
             raise
@@ -73,7 +83,7 @@ def read_controls(
         context = pd.factorize(adata.obs[keys.context_key].astype(str))[0].astype(np.int64)
     else:
         context = np.zeros(adata.n_obs, dtype=np.int64)
-    return Controls(X, adata.obs, context)
+    return AlignedCells(X, adata.obs, context)
 
 
 def _check_control(obs: pd.DataFrame, keys: Keys) -> None:
@@ -91,7 +101,7 @@ def _check_control(obs: pd.DataFrame, keys: Keys) -> None:
         )
 
 
-def _aligned(X: sparse.csr_matrix, have: pd.Index, wanted: pd.Index, zero_missing: bool) -> sparse.csr_matrix:
+def _align(X: sparse.csr_matrix, have: pd.Index, wanted: pd.Index, zero_missing: bool) -> sparse.csr_matrix:
     position = have.get_indexer(wanted)
     missing = wanted[position < 0]
     if len(missing) and not zero_missing:

@@ -1,0 +1,408 @@
+"""The multi-task family: one FiLM autoencoder for all perturbations, trained in eight ways.
+
+The encoder reads a cell and is told nothing of its condition; the decoder is told the condition through FiLM. At
+prediction a control cell is encoded, and decoded under the perturbation instead of control.
+
+============== ======================= ======================================================
+model          network                 trained to
+============== ======================= ======================================================
+MTAe           autoencoder             reconstruct each cell under its own condition
+MTAeAdv        ... + discriminator     ... with z telling nothing of control / perturbed
+MTAeAdvG       ... + discriminator     ... with z looking Gaussian
+MTAeOT         autoencoder             map a control cell to its optimal-transport partner
+MTAePlusOT     autoencoder             MTAe, then MTAeOT on the same weights
+MTVae          variational autoencoder as MTAe, with a divergence from N(0, I)
+MTVaeOT        variational autoencoder as MTAeOT
+MTVaePlusOT    variational autoencoder as MTAePlusOT
+============== ======================= ======================================================
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+from torch.nn import functional
+
+from multipert.data import PerturbationData, Split
+from multipert.models.base import NetworkModel, Scope
+from multipert.models.pairing import pair
+from multipert.models.parameters import parameter
+from multipert.networks import (
+    FilmAutoencoder,
+    FilmVariationalAutoencoder,
+    Lanes,
+    LatentDiscriminator,
+    SparseBatch,
+    kl_divergence,
+)
+from multipert.training import Batch, Batches, Examples, Optimiser, Stage, Terms, Update, warmup
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmParameters:
+    """What every member of the family can be told."""
+
+    hidden: tuple[int, ...] = parameter("hidden widths of the encoder; the decoder mirrors them", at_least=1)
+    latent: int = parameter("width of the latent space", at_least=1)
+    mask: float = parameter("input dropout rate", at_least=0, below=1)
+    dropout: float = parameter("dropout rate after each hidden layer", at_least=0, below=1)
+    film_hidden: tuple[int, ...] = parameter(
+        "hidden widths of the FiLM generators; none is used for a single perturbation", at_least=1
+    )
+    lr: float = parameter("learning rate", at_least=0)
+    warmup_steps: int = parameter("steps over which the learning rate rises from 0, in every stage", at_least=0)
+    batch_size: int = parameter("cells in a batch", at_least=2)
+    epochs: int = parameter("epochs of the first stage", at_least=1)
+
+
+class FilmModel(NetworkModel):
+    """What the members share: the network, the loss of a cell, and the prediction."""
+
+    source = "Multi-task learning in perturbation modeling (diploma thesis, 2025)"
+    many = True
+    Parameters: ClassVar[type] = FilmParameters
+
+    parameters: Any
+    network_: FilmAutoencoder
+
+    @abstractmethod
+    def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
+        """What it is trained to."""
+
+    def _network(self, lanes: Lanes, scope: Scope) -> FilmAutoencoder:
+        return self._autoencoder(FilmAutoencoder, lanes, scope)
+
+    def _autoencoder(self, kind: type[FilmAutoencoder], lanes: Lanes, scope: Scope) -> FilmAutoencoder:
+        p = self.parameters
+        return kind(
+            lanes,
+            len(scope.genes),
+            len(scope.conditions),
+            hidden=p.hidden,
+            latent=p.latent,
+            mask=p.mask,
+            dropout=p.dropout,
+            film_hidden=p.film_hidden if len(scope.conditions) > 2 else (),
+        )
+
+    def _loss(self, network: Any, batch: Batch, n_training: int) -> Terms:
+        """Mean squared error of each cell decoded under its condition: from its target, or from itself."""
+        x = batch.cells["x"]
+        decoded = network.decode(network.encode(x), batch.labels["condition"])
+        return {"mse": mean_squared_error(decoded, batch.cells.get("target", x).dense)}
+
+    def _moving(self, network: Any) -> list[nn.Module]:
+        """The modules that training moves."""
+        return [network]
+
+    def _stage(self, name: str, network: Any, training: Examples, validation: Examples, epochs: int) -> Stage:
+        """Minimise the loss over ``training``, with an optimiser and a warm-up of its own."""
+        p = self.parameters
+        optimiser = Optimiser(self._moving(network), p.lr)
+
+        def loss(batch: Batch) -> Terms:
+            return self._loss(network, batch, len(training))
+
+        update = Update(optimiser, loss, warmup(p.warmup_steps))
+        return Stage(name, Batches(training, p.batch_size), epochs, [update], validation)
+
+    def _reconstruct(self, network: Any, data: PerturbationData, split: Split, epochs: int) -> Stage:
+        training, validation = own_condition(data, split.train), own_condition(data, split.validation)
+        return self._stage("reconstruct", network, training, validation, epochs)
+
+    def _transport(self, network: Any, data: PerturbationData, split: Split, epochs: int) -> Stage:
+        training, validation = (partners(data, rows, split, self.seed) for rows in (split.train, split.validation))
+        return self._stage("transport", network, training, validation, epochs)
+
+    def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
+        def respond(x: SparseBatch) -> Tensor:
+            return self.network_.decode(self.network_.encode(x), torch.full(x.shape[:2], condition))
+
+        return self._in_batches(X, respond)
+
+    def _encode(self, network: FilmAutoencoder, x: SparseBatch) -> Tensor:
+        return network.encode(x)
+
+    @torch.no_grad()
+    def film(self, perturbation: str) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """How a condition steers the decoder: gamma and beta of each of its hidden layers.
+
+        Parameters
+        ----------
+        perturbation
+            A condition the model was fitted on, control among them.
+
+        Returns
+        -------
+        list of (gamma, beta)
+            For each hidden layer of the decoder, from the latent space on; each (width,).
+
+        Raises
+        ------
+        InputError
+            If the model is not fitted or the condition is unknown.
+        """
+        scope = self._fitted()
+        scope.check_condition(perturbation, scope.conditions)
+        code = scope.conditions.index(perturbation)
+        coefficients = (film.coefficients() for film in self.network_.films())
+        return [(gamma[0, code].numpy(), beta[0, code].numpy()) for gamma, beta in coefficients]
+
+
+class MTAe(FilmModel):
+    """Multi-task autoencoder: reconstructs each cell under its own condition."""
+
+    name = "mtae"
+    title = "FiLM autoencoder trained to reconstruct each cell under its own condition"
+
+    def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
+        return [self._reconstruct(network, data, split, self.parameters.epochs)]
+
+
+class MTAeOT(FilmModel):
+    """Multi-task autoencoder that maps control cells to their optimal-transport partners."""
+
+    name = "mtae-ot"
+    title = "FiLM autoencoder trained to map control cells to their optimal-transport partners"
+
+    def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
+        return [self._transport(network, data, split, self.parameters.epochs)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlusOTParameters(FilmParameters):
+    """What the two-stage members can be told."""
+
+    transport_epochs: int = parameter("epochs of the second stage, on optimal-transport pairs", at_least=1)
+
+
+class MTAePlusOT(FilmModel):
+    """Multi-task autoencoder: reconstruction first, optimal-transport pairs after, on the same weights."""
+
+    name = "mtae-plus-ot"
+    title = "mtae, then mtae-ot on the same weights"
+    Parameters = PlusOTParameters
+
+    def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
+        p = self.parameters
+        return [
+            self._reconstruct(network, data, split, p.epochs),
+            self._transport(network, data, split, p.transport_epochs),
+        ]
+
+
+# The variational members.
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationalParameters(FilmParameters):
+    """What the variational members can be told beside."""
+
+    beta: float = parameter("weight of the divergence, before batch size / training cells", at_least=0)
+    train_heads: bool = parameter("whether the mean and log-variance heads learn; in the study's runs they did not")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationalPlusOTParameters(VariationalParameters, PlusOTParameters):
+    """What the variational two-stage member can be told."""
+
+
+class Variational(FilmModel):
+    """Makes a member variational: its network, and KL(z || N(0, I)) added to its loss."""
+
+    Parameters = VariationalParameters
+
+    def _network(self, lanes: Lanes, scope: Scope) -> FilmAutoencoder:
+        return self._autoencoder(FilmVariationalAutoencoder, lanes, scope)
+
+    def _loss(self, network: FilmVariationalAutoencoder, batch: Batch, n_training: int) -> Terms:
+        x = batch.cells["x"]
+        mean, variance = network.posterior(x)
+        decoded = network.decode(network.heads.sample(mean, variance), batch.labels["condition"])
+        mse = mean_squared_error(decoded, batch.cells.get("target", x).dense)
+        kl = kl_divergence(mean, variance).sum(-1).mean(-1)
+        return {"loss": mse + kl * self.parameters.beta * len(batch) / n_training, "mse": mse, "kl": kl}
+
+    def _moving(self, network: FilmVariationalAutoencoder) -> list[nn.Module]:
+        return [network] if self.parameters.train_heads else [network.encoder, network.decoder]
+
+
+class MTVae(Variational, MTAe):
+    """Multi-task variational autoencoder."""
+
+    name = "mtvae"
+    title = "FiLM variational autoencoder, otherwise mtae"
+
+
+class MTVaeOT(Variational, MTAeOT):
+    """Multi-task variational autoencoder on optimal-transport pairs."""
+
+    name = "mtvae-ot"
+    title = "FiLM variational autoencoder, otherwise mtae-ot"
+
+
+class MTVaePlusOT(Variational, MTAePlusOT):
+    """Multi-task variational autoencoder: reconstruction first, optimal-transport pairs after."""
+
+    name = "mtvae-plus-ot"
+    title = "FiLM variational autoencoder, otherwise mtae-plus-ot"
+    Parameters = VariationalPlusOTParameters
+
+
+# The adversarial members.
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialParameters(FilmParameters):
+    """What the adversarial members can be told beside."""
+
+    discriminator_hidden: int = parameter("width of the discriminator's hidden layer", at_least=1)
+    discriminator_dropout: float = parameter("dropout rate after it", at_least=0, below=1)
+    discriminator_epochs: int = parameter("epochs of the second stage: the discriminator alone", at_least=1)
+    joint_epochs: int = parameter("epochs of the third stage: both against each other", at_least=1)
+    adversarial_weight: float = parameter("weight of the adversarial loss; the error has the rest", at_least=0, below=1)
+
+
+class AdversarialAutoencoder(FilmAutoencoder):
+    """The FiLM autoencoder with a discriminator of its latents."""
+
+    discriminator: LatentDiscriminator
+
+
+class Adversarial(MTAe):
+    """Makes MTAe adversarial: the autoencoder alone, the discriminator alone, then both in turn in every batch."""
+
+    Parameters = AdversarialParameters
+
+    @abstractmethod
+    def _tell_apart(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> Tensor:
+        """The discriminator's loss on latents ``z`` (lanes, cells, latent), one number a lane."""
+
+    @abstractmethod
+    def _deceive(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The autoencoder's adversarial loss on ``z``, and whether the batch has any (0 or 1): one number a lane."""
+
+    def _network(self, lanes: Lanes, scope: Scope) -> FilmAutoencoder:
+        p = self.parameters
+        network = self._autoencoder(AdversarialAutoencoder, lanes, scope)
+        network.discriminator = LatentDiscriminator(
+            lanes, p.latent, hidden=p.discriminator_hidden, dropout=p.discriminator_dropout
+        )
+        return network
+
+    def _moving(self, network: AdversarialAutoencoder) -> list[nn.Module]:
+        return [network.encoder, network.decoder]
+
+    def _stages(self, network: AdversarialAutoencoder, data: PerturbationData, split: Split) -> list[Stage]:
+        p = self.parameters
+        labels = soft_labels(data, self.seed)
+        training, validation = (
+            Examples(data.X, {"x": rows}, {"condition": data.condition[rows], "soft": labels[rows]})
+            for rows in (split.train, split.validation)
+        )
+        batches = Batches(training, p.batch_size)
+
+        def tell_apart(batch: Batch) -> Terms:
+            with torch.no_grad():
+                z = network.encode(batch.cells["x"])
+            return {"discriminator": self._tell_apart(network, z, batch)}
+
+        def deceive(batch: Batch) -> Terms:
+            x = batch.cells["x"]
+            z = network.encode(x)
+            mse = mean_squared_error(network.decode(z, batch.labels["condition"]), x.dense)
+            adversarial, any_ = self._deceive(network, z, batch)
+            w = p.adversarial_weight * any_
+            return {"loss": (1 - w) * mse + w * adversarial, "mse": mse, "adversarial": adversarial}
+
+        # The discriminator keeps its optimiser from the second stage to the third; the autoencoder starts afresh.
+        discriminator = Optimiser([network.discriminator], p.lr)
+        rise = warmup(p.warmup_steps)
+        alone = Update(discriminator, tell_apart, rise)
+        against = Update(Optimiser(self._moving(network), p.lr), deceive, rise)
+        return [
+            self._reconstruct(network, data, split, p.epochs),
+            Stage("discriminate", batches, p.discriminator_epochs, [alone], validation),
+            Stage("joint", batches, p.joint_epochs, [against, alone], validation),
+        ]
+
+
+class MTAeAdv(Adversarial):
+    """Adversarial multi-task autoencoder: the latent tells nothing of control or perturbed."""
+
+    name = "mtae-adv"
+    title = "mtae against a discriminator that tells control from perturbed latents"
+
+    def _tell_apart(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(network.discriminator.logits(z), batch.labels["soft"]).mean(-1)
+
+    def _deceive(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        # Perturbed cells alone are to look like control ones.
+        perturbed = (batch.labels["condition"] > 0).to(z.dtype)
+        losses = cross_entropy(network.discriminator.logits(z), 1 - batch.labels["soft"]) * perturbed
+        count = perturbed.sum(-1)
+        return losses.sum(-1) / count.clamp(min=1), (count > 0).to(z.dtype)
+
+
+class MTAeAdvG(Adversarial):
+    """Adversarial multi-task autoencoder whose latent looks Gaussian."""
+
+    name = "mtae-advg"
+    title = "mtae against a discriminator that tells latents from Gaussian noise"
+
+    def _tell_apart(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> Tensor:
+        noise = network.mask.lanes.normal(*z.shape[1:])
+        native, noisy = network.discriminator.logits(z), network.discriminator.logits(noise)
+        losses = cross_entropy(noisy, torch.ones_like(noisy)) + cross_entropy(native, torch.zeros_like(native))
+        return 0.5 * losses.mean(-1)
+
+    def _deceive(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = network.discriminator.logits(z)
+        return cross_entropy(logits, torch.ones_like(logits)).mean(-1), torch.ones_like(logits[:, 0])
+
+
+# What is learnt from, and how it is measured.
+
+
+def own_condition(data: PerturbationData, rows: Rows) -> Examples:
+    """Cells, each with its own condition."""
+    return Examples(data.X, {"x": rows}, {"condition": data.condition[rows]})
+
+
+def partners(data: PerturbationData, rows: Rows, split: Split, seed: int) -> Examples:
+    """Control cells, each with its partner as target under every perturbation, and with itself under control.
+
+    The held-out context takes no part, its control cells neither.
+    """
+    if split.held_out is not None:
+        rows = rows[data.context[rows] != data.contexts.index(split.held_out)]
+    pairs = pair(data, rows, seed=seed)
+    control = rows[data.condition[rows] == 0]
+    return Examples(
+        data.X,
+        {"x": np.concatenate([control, pairs.control]), "target": np.concatenate([control, pairs.partner])},
+        {"condition": np.concatenate([np.zeros_like(control), pairs.condition])},
+    )
+
+
+def soft_labels(data: PerturbationData, seed: int) -> npt.NDArray[np.float32]:
+    """What the discriminator is to say of each cell: control U(0.9, 1), perturbed U(0, 0.1); drawn once."""
+    drawn = np.random.default_rng(seed).uniform(0.0, 0.1, len(data))
+    return np.where(data.condition == 0, 0.9 + drawn, drawn).astype(np.float32)
+
+
+def mean_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
+    """Squared error averaged over all elements (cells x genes), one number a lane."""
+    return (predicted - target).square().mean(dim=(1, 2))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy of logits (lanes, cells) with labels in [0, 1], cell by cell."""
+    return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")

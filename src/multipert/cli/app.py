@@ -1,0 +1,59 @@
+"""The ``multipert`` command: its subcommands, and what becomes of errors."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from multipert import __version__
+from multipert.cli import demo, evaluate, fit, metrics, models, predict, preprocess, report
+from multipert.errors import InputError
+
+app = typer.Typer(
+    name="multipert",
+    help="Predict how single cells respond to perturbations in contexts where it was never measured, "
+    "and say honestly how good the prediction is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.command("preprocess")(preprocess.preprocess)
+app.command("fit")(fit.fit)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("models")(models.models)
+app.command("metrics")(metrics.metrics)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"multipert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Options of the command itself."""
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 1 (failed, or stopped by Ctrl-C) or 2 (bad input, one clear line)."""
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    try:
+        app()
+    except InputError as error:
+        console.print(f"multipert: {error}", style="red")
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        # Training's own interruption carries where the checkpoint is.
+        console.print(f"\nmultipert: stopped. {stop}".rstrip(), style="yellow")
+        sys.exit(1)
+    except Exception as error:
+        console.print_exception(show_locals=False)
+        console.print(f"multipert: failed with {type(error).__name__}: {error}", style="red")
+        sys.exit(1)

@@ -1,0 +1,37 @@
+"""``multipert demo``: the whole way on simulated cells, from counts to a page."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for everything it makes.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+) -> None:
+    """Simulate cells, train MTAe with one cell type held out, predict it, score it, and write a page to open."""
+    from multipert.benchmark import run_held_out_test
+    from multipert.cli.tables import print_scores
+    from multipert.data import PerturbationData, leave_context_out, simulate, write_h5ad, write_text
+    from multipert.models import create
+    from multipert.models.run_folder import check_free
+    from multipert.report import run_page
+
+    check_free(out / "run")
+    adata = simulate(seed=seed)
+    write_h5ad(adata, out / "cells.h5ad")
+    data = PerturbationData.from_anndata(
+        adata, perturbation_key="condition", control="control", context_key="cell_type"
+    )
+    held_out = data.contexts[0]
+    print(f"{data}\nheld out: the perturbed cells of {held_out}")
+    split = leave_context_out(data, held_out)
+    model = create("mtae", seed=seed).fit(data, split, run=out / "run", progress=True)
+    test = run_held_out_test(model, data, split, announce=lambda line: print(line, file=sys.stderr))
+    for outcome in test.outcomes:
+        write_h5ad(outcome.predicted, out / f"predicted_{outcome.perturbation}.h5ad")
+    print_scores(test)
+    write_text(out / "report.html", run_page(test))
+    print(f"\nOpen the report: {(out / 'report.html').resolve()}")

@@ -1,0 +1,79 @@
+"""``multipert fit``: train a model on an h5ad file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multipert.errors import InputError
+
+Data = Annotated[Path, typer.Argument(metavar="DATA.h5ad", help="Log-normalised cells.", show_default=False)]
+PerturbationKey = Annotated[
+    str | None, typer.Option("--perturbation-key", metavar="K", help="Column of obs that names the perturbation.")
+]
+Control = Annotated[str | None, typer.Option("--control", metavar="LABEL", help="Label of control cells in it.")]
+ContextKey = Annotated[
+    str, typer.Option("--context-key", metavar="K", help="Column of obs that names the context (cell type, species).")
+]
+DoseKey = Annotated[
+    str | None, typer.Option("--dose-key", metavar="K", help="Column of obs that gives the dose; control is dose 0.")
+]
+Compound = Annotated[
+    str | None, typer.Option("--compound", metavar="NAME", help="The one compound, where only a dose key is given.")
+]
+
+
+def fit(
+    data: Data,
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="See `multipert models`.")],
+    context_key: ContextKey,
+    out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for the run; a stopped one goes on there.")],
+    perturbation_key: PerturbationKey = None,
+    control: Control = None,
+    dose_key: DoseKey = None,
+    compound: Compound = None,
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Layer to read in place of X.")] = None,
+    hold_out: Annotated[
+        str | None, typer.Option("--hold-out", metavar="CONTEXT", help="Hide this context's perturbed cells.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Named set of values: default, study.")] = "default",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training cells.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another parameter of the model; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard curves too.")] = False,
+) -> None:
+    """Train a model; with --hold-out, on all cells but the perturbed ones of one context."""
+    from multipert.data import PerturbationData, leave_context_out
+    from multipert.models import create
+    from multipert.training import Interrupted
+
+    shorthand = {} if epochs is None else {"epochs": epochs}
+    chosen = create(model, preset=preset, seed=seed, **(shorthand | _changes(set_ or [])))
+    cells = PerturbationData.from_anndata(
+        data,
+        perturbation_key=perturbation_key,
+        control=control,
+        context_key=context_key,
+        dose_key=dose_key,
+        compound=compound,
+        layer=layer,
+    )
+    print(cells)
+    split = leave_context_out(cells, hold_out) if hold_out is not None else None
+    try:
+        chosen.fit(cells, split, run=out, device=device, progress=True, tensorboard=tensorboard)
+    except Interrupted:
+        raise KeyboardInterrupt(f"Checkpoint in {out}: the same command goes on from there.") from None
+    print(f"{chosen!r}: {chosen.n_parameters:,} parameters, {chosen.seconds_fit_:.1f} s; written to {out}")
+
+
+def _changes(pairs: list[str]) -> dict[str, str]:
+    """``key=value`` texts as a mapping."""
+    split = [pair.partition("=") for pair in pairs]
+    for key, sign, _ in split:
+        if not key or not sign:
+            raise InputError(f"--set takes key=value, not {key!r}: for instance --set latent=64")
+    return {key.strip().replace("-", "_"): value for key, _, value in split}

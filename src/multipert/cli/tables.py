@@ -1,0 +1,69 @@
+"""Scores as tables on a terminal."""
+
+import math
+import shutil
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from multipert.benchmark import HeldOutTest
+
+_ARROWS = {"high": "↑", "low": "↓", "one": "→1"}
+
+
+def _console() -> Console:
+    """Standard output; off a terminal, wide enough that no column is cut."""
+    console = Console(highlight=False)
+    return (
+        console if console.is_terminal else Console(highlight=False, width=max(120, shutil.get_terminal_size().columns))
+    )
+
+
+def number(value: float) -> str:
+    """A score in a few digits; a dash where there is none."""
+    if not math.isfinite(value):
+        return "-" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def print_scorecard(card: pd.DataFrame) -> None:
+    """Print every score between its floor and ceiling, marked where doing nothing would have been better."""
+    from multipert.evaluation import METRICS
+
+    table = Table("metric", "better", box=None, pad_edge=False)
+    for column in ("score", "floor", "ceiling", "closed"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for name, row in card.iterrows():
+        closed = "-" if math.isnan(row["closed"]) else f"{row['closed']:.0%}"
+        worse = row["worse_than_doing_nothing"]
+        mark = "worse than doing nothing" if not pd.isna(worse) and worse else ""
+        values = [number(row[column]) for column in ("score", "floor", "ceiling")]
+        table.add_row(str(name), _ARROWS[METRICS[str(name)].better], *values, closed, mark)
+    console = _console()
+    console.print(table)
+    console.print(
+        "floor: predicting no change.  ceiling: one half of the true cells as the prediction of the other.\n"
+        "closed: share of the way from floor to ceiling."
+    )
+    for metric, note in card.attrs.get("notes", {}).items():
+        console.print(f"{metric}: {note}")
+
+
+def print_scores(test: "HeldOutTest") -> None:
+    """Print the study's nine metrics of a held-out test, beside the baselines and the ceiling."""
+    from multipert.evaluation import METRICS, STUDY
+
+    console = _console()
+    for outcome in test.outcomes:
+        table = Table(
+            "", box=None, pad_edge=False, title=f"{outcome.perturbation} in {test.held_out}", title_justify="left"
+        )
+        for name in STUDY:
+            table.add_column(f"{name} {_ARROWS[METRICS[name].better]}", justify="right")
+        for method, row in outcome.scores.iterrows():
+            table.add_row(str(method), *(number(row[name]) for name in STUDY))
+        console.print(table)

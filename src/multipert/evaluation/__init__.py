@@ -1,0 +1,19 @@
+"""(control, truth, predicted) -> scores, and the bounds to read them between."""
+
+from multipert.evaluation.bounds import between_bounds, bounds, scorecard
+from multipert.evaluation.metrics import STUDY
+from multipert.evaluation.registry import METRICS, Metric, metric, metric_of_several
+from multipert.evaluation.scoring import evaluate, evaluate_many
+
+__all__ = [
+    "METRICS",
+    "STUDY",
+    "Metric",
+    "between_bounds",
+    "bounds",
+    "evaluate",
+    "evaluate_many",
+    "metric",
+    "metric_of_several",
+    "scorecard",
+]

@@ -1,0 +1,363 @@
+"""Every metric: one function, entered once.
+
+All read log-normalised cells of one held-out context and one perturbation. Answers where a definition has none:
+
+- no correlation is defined (a profile, or a shift, that is the same in every gene, as the shift of a prediction that
+  equals control): 0, nothing of the truth is explained;
+- a ratio over zero (the prediction equals control, so it is no distance away from it): infinite, or NaN when the
+  truth equals control too;
+- nothing to score (no gene responds significantly; no true effect to compare with): NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, nan
+
+import numpy as np
+
+from multipert.evaluation import distances
+from multipert.evaluation.matrices import Floats
+from multipert.evaluation.populations import Comparison
+from multipert.evaluation.ranking import order_by_score, significant
+from multipert.evaluation.registry import METRICS, metric, metric_of_several
+
+STUDY_PAPER = "the study: Multi-task learning in perturbation modeling (2025)"
+COMPARE = "pertpy Distance.compare_distance"
+ZERO = 1e-9
+"""Distances below this share of the cells' own spread, and costs below that of its square, are rounding: 0."""
+
+
+@metric(
+    better="high",
+    range=(0, 100),
+    meaning="shared genes of the true and the predicted top-100 lists (t-test against control)",
+    source=f"{STUDY_PAPER}; scanpy.tl.rank_genes_groups",
+)
+def degs(comparison: Comparison) -> float:
+    """Genes that two lists share: the top 100 by Welch t against control, of true and of predicted cells."""
+    true, predicted = (order_by_score(t)[:100] for t in (comparison.welch_truth, comparison.welch_predicted))
+    return float(len(np.intersect1d(true, predicted)))
+
+
+@metric(
+    better="high",
+    range=(0, 1),
+    meaning="squared correlation of true and predicted mean expression, all genes",
+    source=STUDY_PAPER,
+)
+def r2_hvg(comparison: Comparison) -> float:
+    """Squared Pearson correlation of mean profiles over all genes, mean over 100 resamples of 80 % of the cells."""
+    true, predicted = comparison.resampled_means
+    return float(np.mean(_correlation(true, predicted) ** 2))
+
+
+@metric(
+    better="high",
+    range=(0, 1),
+    meaning="the same over the 20 genes that respond most (Wilcoxon)",
+    source=STUDY_PAPER,
+)
+def r2_deg20(comparison: Comparison) -> float:
+    """``r2_hvg`` over the top 20 genes by Wilcoxon score, true against control cells."""
+    return _r2_of_top(comparison, 20)
+
+
+@metric(
+    better="high",
+    range=(0, 1),
+    meaning="the same over the 100 genes that respond most (Wilcoxon)",
+    source=STUDY_PAPER,
+)
+def r2_deg100(comparison: Comparison) -> float:
+    """``r2_hvg`` over the top 100 genes by Wilcoxon score, true against control cells."""
+    return _r2_of_top(comparison, 100)
+
+
+@metric(
+    better="low",
+    range=(0, inf),
+    meaning="E-distance (squared Euclidean) to the truth over that to control, 50 components",
+    source=f"{STUDY_PAPER}; {COMPARE}; Peidli et al. 2024",
+)
+def edistance(comparison: Comparison) -> float:
+    """Ratio of squared E-distances, ``2 E|x-y|^2 - E|x-x'|^2 - E|y-y'|^2`` over all pairs, self-pairs among them.
+
+    Expanding the squares leaves twice the squared distance between the means: the ratio is that of ``euclidean``,
+    squared.
+    """
+    return _ratio_of_gaps(comparison) ** 2
+
+
+@metric(
+    better="low",
+    range=(0, inf),
+    meaning="optimal-transport cost to the truth over that to control, 50 components",
+    source=f"{STUDY_PAPER}, there by Sinkhorn; {COMPARE}; exact here (POT, Bonneel et al. 2011)",
+    caveat=lambda comparison: _transport_caveat(comparison),
+)
+def wasserstein(comparison: Comparison) -> float:
+    """Ratio of optimal-transport costs, squared Euclidean ground cost; see ``distances.transport_cost``."""
+    cells = comparison.components
+    to_truth = distances.transport_cost(cells["truth"], cells["predicted"], seed=comparison.seed)
+    to_control = distances.transport_cost(cells["control"], cells["predicted"], seed=comparison.seed)
+    return _divide(to_truth, to_control, zero=ZERO * comparison.scale**2)
+
+
+@metric(
+    better="low",
+    range=(0, inf),
+    meaning="distance of the predicted mean to the true mean over that to the control mean, 50 components",
+    source=f"{STUDY_PAPER}; {COMPARE}",
+)
+def euclidean(comparison: Comparison) -> float:
+    """Ratio of distances between mean vectors."""
+    return _ratio_of_gaps(comparison)
+
+
+@metric(
+    better="low",
+    range=(0, inf),
+    meaning="mean distance of predicted cells to true cells over that to control cells, 50 components",
+    source=f"{STUDY_PAPER}; {COMPARE}",
+)
+def mean_pairwise(comparison: Comparison) -> float:
+    """Ratio of mean Euclidean distances over all cross pairs."""
+    to_truth = comparison.mean_distance("truth", "predicted")
+    to_control = comparison.mean_distance("control", "predicted")
+    return _divide(to_truth, to_control, zero=ZERO * comparison.scale)
+
+
+@metric(
+    better="low",
+    range=(0, inf),
+    meaning="maximum mean discrepancy (linear kernel) to the truth over that to control, 50 components",
+    source=f"{STUDY_PAPER}; {COMPARE}",
+)
+def mmd(comparison: Comparison) -> float:
+    """Ratio of squared discrepancies with the kernel ``x.y``, each the squared distance between two mean vectors."""
+    return _ratio_of_gaps(comparison) ** 2
+
+
+STUDY: tuple[str, ...] = tuple(METRICS)
+"""The study's nine, in the order of its tables."""
+
+
+@metric(
+    better="low",
+    range=(-inf, inf),
+    meaning="energy distance between true and predicted cells, 50 components; about 0 for equal populations",
+    source="Székely and Rizzo 2013, U-statistic",
+)
+def edist(comparison: Comparison) -> float:
+    """``2 E|x-y| - E|x-x'| - E|y-y'|``, Euclidean, self-pairs left out."""
+    return (
+        2 * comparison.mean_distance("truth", "predicted")
+        - comparison.mean_distance("truth", "truth")
+        - comparison.mean_distance("predicted", "predicted")
+    )
+
+
+@metric(
+    better="low",
+    range=(-inf, inf),
+    meaning="that energy distance over the one between true and control cells; below 1 beats predicting no change",
+    source="this project",
+)
+def edist_vs_control(comparison: Comparison) -> float:
+    """``edist`` over the energy distance of true to control cells; NaN where the latter shows no effect (not > 0)."""
+    effect = (
+        2 * comparison.mean_distance("control", "truth")
+        - comparison.mean_distance("control", "control")
+        - comparison.mean_distance("truth", "truth")
+    )
+    return edist(comparison) / effect if effect > ZERO * comparison.scale else nan
+
+
+@metric(
+    better="low",
+    range=(-2, 2),
+    meaning="squared maximum mean discrepancy (Gaussian kernels) of true and predicted cells, 50 components",
+    source="Gretton et al. 2012, U-statistic, median heuristic",
+)
+def mmd_rbf(comparison: Comparison) -> float:
+    """See ``distances.kernel_discrepancy``."""
+    cells = comparison.components
+    return distances.kernel_discrepancy(cells["truth"], cells["predicted"], seed=comparison.seed)
+
+
+@metric(
+    better="high",
+    range=(-1, 1),
+    meaning="correlation of predicted and true mean shift from control, all genes",
+    source="Roohani et al. 2024 (GEARS)",
+)
+def pearson_delta(comparison: Comparison) -> float:
+    """Pearson correlation of (mean predicted - mean control) with (mean true - mean control)."""
+    return float(_correlation(comparison.true_shift, comparison.predicted_shift))
+
+
+@metric(
+    better="high",
+    range=(-1, 1),
+    meaning="the same over the 100 genes that respond most (Wilcoxon)",
+    source="Roohani et al. 2024 (GEARS)",
+)
+def pearson_delta_deg100(comparison: Comparison) -> float:
+    """``pearson_delta`` over the top 100 genes by Wilcoxon score, true against control cells."""
+    top = comparison.top_genes(100)
+    return float(_correlation(comparison.true_shift[top], comparison.predicted_shift[top]))
+
+
+@metric(
+    better="low",
+    range=(0, inf),
+    meaning="squared error of the mean profile, mean over genes",
+    source="textbook",
+)
+def mse(comparison: Comparison) -> float:
+    """``mean_g (mean predicted - mean true)^2``."""
+    return float(np.mean((comparison.predicted.mean - comparison.truth.mean) ** 2))
+
+
+@metric(
+    better="low",
+    range=(0, inf),
+    meaning="squared error of the mean profile, genes weighted by how clearly they respond (|t|)",
+    source="Mejia et al. 2025, weights normalised to sum 1",
+)
+def wmse(comparison: Comparison) -> float:
+    """``sum_g w_g (mean predicted - mean true)^2``, ``w = |t| / sum |t|``, t by Welch, true against control cells.
+
+    An infinite t counts as the largest finite one (as 1 when there is none); without any response the weights are
+    equal.
+    """
+    weights = np.abs(comparison.welch_truth)
+    finite = weights[np.isfinite(weights)]
+    weights = np.where(np.isfinite(weights), weights, finite.max(initial=0) or 1)
+    errors = (comparison.predicted.mean - comparison.truth.mean) ** 2
+    return float(np.average(errors, weights=weights)) if weights.any() else float(errors.mean())
+
+
+@metric(
+    better="high",
+    range=(0, 1),
+    meaning="share of the 100 genes that respond most whose direction is right",
+    source="this project",
+)
+def sign_deg100(comparison: Comparison) -> float:
+    """Share of the top-100 genes whose mean moves from control the way the true mean does.
+
+    A gene that is predicted not to move is wrong; one whose true mean does not move is left out.
+    """
+    top = comparison.top_genes(100)
+    true, predicted = np.sign(comparison.true_shift[top]), np.sign(comparison.predicted_shift[top])
+    return float(np.mean(true[true != 0] == predicted[true != 0])) if true.any() else nan
+
+
+@metric(
+    better="high",
+    range=(0, 1),
+    meaning="share of truly responding genes (Wilcoxon, false discovery rate 5 %) found, in the right direction",
+    source="scanpy.tl.rank_genes_groups; Benjamini and Hochberg 1995",
+)
+def de_recall(comparison: Comparison) -> float:
+    """Share of significant genes, true against control cells, that predicted against control cells call too."""
+    true, predicted = comparison.wilcoxon_truth, comparison.wilcoxon_predicted
+    responding = significant(true)
+    found = responding & significant(predicted) & (np.sign(true) == np.sign(predicted))
+    return float(found.sum() / responding.sum()) if responding.any() else nan
+
+
+@metric(
+    better="one",
+    range=(0, inf),
+    meaning="predicted over true variance, median over the 100 genes that respond most; 0 is a collapsed prediction",
+    source="this project",
+)
+def variance_ratio(comparison: Comparison) -> float:
+    """Median over the top-100 genes of predicted / true variance; genes of no true variance are left out."""
+    top = comparison.top_genes(100)
+    true, predicted = comparison.truth.variance[top], comparison.predicted.variance[top]
+    # Rounding leaves a variance that should be 0 on either side of it.
+    varies = true > ZERO * comparison.truth.mean[top] ** 2
+    return float(np.median(np.maximum(predicted[varies], 0) / true[varies])) if varies.any() else nan
+
+
+@metric(
+    better="low",
+    range=(0, inf),
+    meaning="1-D Wasserstein distance of single-gene distributions, mean over the 20 genes that respond most",
+    source="textbook: the area between two cumulative distributions",
+)
+def gene_wasserstein(comparison: Comparison) -> float:
+    """Mean over the top 20 genes of the Wasserstein-1 distance between true and predicted values."""
+    top = comparison.top_genes(20)
+    return float(
+        np.mean(distances.gene_transport_distances(comparison.truth.columns(top), comparison.predicted.columns(top)))
+    )
+
+
+@metric_of_several(
+    better="high",
+    range=(0, 1),
+    meaning="how near the predicted mean shift is to its own true one, among those of all perturbations; chance 0.5",
+    source="Wu et al. 2024 (PerturBench), rank metric; normalised to 0 (farthest) .. 1 (nearest)",
+)
+def discrimination(comparisons: Sequence[Comparison]) -> Floats:
+    """``1 - rank / (n - 1)`` for each of n perturbations.
+
+    The rank of a perturbation is the number of others whose true mean shift lies nearer (Euclidean, all genes) to its
+    predicted one; a tie counts half. NaN for a single perturbation.
+    """
+    if len(comparisons) < 2:
+        return np.full(len(comparisons), nan)
+    true = np.stack([comparison.true_shift for comparison in comparisons])
+    scores = np.empty(len(comparisons))
+    for i, comparison in enumerate(comparisons):
+        gaps = np.linalg.norm(true - comparison.predicted_shift, axis=1)
+        rank = np.sum(gaps < gaps[i]) + (np.sum(gaps == gaps[i]) - 1) / 2
+        scores[i] = 1 - rank / (len(comparisons) - 1)
+    return scores
+
+
+def _r2_of_top(comparison: Comparison, n: int) -> float:
+    top = comparison.top_genes(n)
+    true, predicted = comparison.resampled_means
+    return float(np.mean(_correlation(true[:, top], predicted[:, top]) ** 2))
+
+
+def _correlation(first: Floats, second: Floats) -> Floats:
+    """Pearson correlation along the last axis; 0 where either side is constant."""
+    a, b = (side - side.mean(axis=-1, keepdims=True) for side in (first, second))
+    norm_a, norm_b = np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)
+    # What is left of a constant by subtracting its mean is rounding.
+    constant = (norm_a <= 1e-12 * np.linalg.norm(first, axis=-1)) | (norm_b <= 1e-12 * np.linalg.norm(second, axis=-1))
+    correlation = np.sum(a * b, axis=-1) / np.where(constant, 1, norm_a * norm_b)
+    return np.where(constant, 0, np.clip(correlation, -1, 1))
+
+
+def _ratio_of_gaps(comparison: Comparison) -> float:
+    """Distance between the true and the predicted mean over that between the control and the predicted mean."""
+    cells = comparison.components
+    to_truth = distances.mean_gap(cells["truth"], cells["predicted"])
+    to_control = distances.mean_gap(cells["control"], cells["predicted"])
+    return _divide(to_truth, to_control, zero=ZERO * comparison.scale)
+
+
+def _divide(numerator: float, denominator: float, *, zero: float) -> float:
+    """Divide, taking what does not exceed ``zero`` for 0; x/0 is infinite and 0/0 NaN."""
+    numerator, denominator = (0.0 if value <= zero else value for value in (numerator, denominator))
+    if denominator == 0:
+        return inf if numerator > 0 else nan
+    return numerator / denominator
+
+
+def _transport_caveat(comparison: Comparison) -> str:
+    sizes = [cells.n_cells for cells in (comparison.control, comparison.truth, comparison.predicted)]
+    if distances.transport_is_exact(*sizes):
+        return ""
+    return (
+        f"estimated from {distances.TRANSPORT_DRAWS} draws of {distances.TRANSPORT_DRAW_CELLS} cells: "
+        f"exact up to {distances.EXACT_TRANSPORT_CELLS}"
+    )

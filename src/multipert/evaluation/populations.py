@@ -1,0 +1,394 @@
+"""What is compared: control, true and predicted cells over the same genes, and what their metrics share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from multipert.errors import InputError
+from multipert.evaluation.components import principal_components
+from multipert.evaluation.distances import mean_distance
+from multipert.evaluation.matrices import Floats, Integers, Matrix, as_dense, blocks, is_sparse
+from multipert.evaluation.ranking import order_by_score, welch_scores, wilcoxon_scores
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    Source: TypeAlias = AnnData | str | PathLike[str]
+
+Role: TypeAlias = Literal["control", "truth", "predicted"]
+
+RESAMPLES = 100
+"""How often the cells are resampled for the three R2 (the study's number)."""
+
+RESAMPLED_SHARE = 0.8
+"""The share of a population's cells in each of those resamples (the study's number)."""
+
+COUNTS_ABOVE = 50.0
+"""Whole numbers that reach beyond this are taken for raw counts: log-normalised values never come near it."""
+
+
+class Population:
+    """The cells of one condition, and the moments of its genes.
+
+    Parameters
+    ----------
+    X
+        Log-normalised expression, shape (cells, genes), sparse or dense, float32 or float64.
+    """
+
+    def __init__(self, X: Matrix) -> None:
+        self.X = X
+        self.n_cells: int = X.shape[0]
+        self.n_genes: int = X.shape[1]
+
+    def __repr__(self) -> str:
+        kind = "sparse" if is_sparse(self.X) else "dense"
+        return f"Population({self.n_cells} cells x {self.n_genes} genes, {kind})"
+
+    @cached_property
+    def _moments(self) -> tuple[Floats, Floats]:
+        """Mean and unbiased variance of each gene, with the arithmetic of scanpy's ranking.
+
+        Squares are taken in the precision of the data and summed in float64: only so are the ranks of nearly tied
+        genes those of scanpy.
+        """
+        n = self.n_cells
+        total, squares = np.zeros(self.n_genes), np.zeros(self.n_genes)
+        if is_sparse(self.X):
+            genes, values = self.X.indices, self.X.data
+            total += np.bincount(genes, weights=values, minlength=self.n_genes)
+            squares += np.bincount(genes, weights=values * values, minlength=self.n_genes)
+        else:
+            for rows in blocks(n, width=self.n_genes):
+                block = self.X[rows]
+                total += block.sum(axis=0, dtype=np.float64)
+                squares += (block * block).sum(axis=0, dtype=np.float64)
+        mean = total / n
+        variance = squares / n - mean**2
+        return mean, variance * (n / (n - 1)) if n > 1 else np.zeros_like(mean)
+
+    @property
+    def mean(self) -> Floats:
+        """Mean of each gene, shape (genes,)."""
+        return self._moments[0]
+
+    @property
+    def variance(self) -> Floats:
+        """Unbiased variance of each gene, shape (genes,); 0 for a single cell."""
+        return self._moments[1]
+
+    def columns(self, genes: Integers) -> Floats:
+        """Dense float64 values of a few genes, shape (cells, len(genes))."""
+        return as_dense(self.X[:, genes]).astype(np.float64, copy=False)
+
+    def take(self, cells: NDArray[Any]) -> Population:
+        """Make a population of some of its cells (indices, repeats allowed, or a mask)."""
+        return Population(self.X[cells])
+
+    def resampled_means(self) -> Floats:
+        """Means of ``RESAMPLES`` random subsets of the cells, shape (resamples, genes).
+
+        Resample i holds the cells of ``DataFrame.sample(frac=0.8, random_state=i)``; all of them are one product of
+        a (resamples, cells) matrix with the cells.
+        """
+        weights = _resampling_weights(self.n_cells)
+        if is_sparse(self.X):
+            return np.asarray((self.X.T @ weights.T).T)
+        means = np.zeros((RESAMPLES, self.n_genes))
+        for rows in blocks(self.n_cells, width=self.n_genes):
+            means += weights[:, rows] @ self.X[rows].astype(np.float64, copy=False)
+        return means
+
+
+@lru_cache(maxsize=2)
+def _resampling_weights(n_cells: int) -> Floats:
+    """Weight of each cell in each resample, shape (resamples, cells)."""
+    size = round(RESAMPLED_SHARE * n_cells)
+    weights = np.zeros((RESAMPLES, n_cells))
+    for i in range(RESAMPLES):
+        weights[i, np.random.RandomState(i).choice(n_cells, size=size, replace=False)] = 1 / size
+    return weights
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A prediction to be scored: three populations over the same genes, and what several metrics need of them.
+
+    Metrics are functions of a comparison. What they share (gene rankings, principal components, mean distances) is
+    computed when first asked for and kept.
+
+    Parameters
+    ----------
+    control, truth, predicted
+        The cells, genes in one order.
+    genes
+        Names of the genes.
+    seed
+        Seeds the random draws of estimates for large populations.
+    coordinates
+        Gives the coordinates of control, true and predicted cells in one space, each (cells, components); by default
+        in the principal components of all three.
+    """
+
+    control: Population
+    truth: Population
+    predicted: Population
+    genes: pd.Index[str]
+    seed: int = 0
+    coordinates: Callable[[], tuple[Floats, ...]] | None = None
+    _distances: dict[tuple[Role, Role], float] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def n_cells(self) -> int:
+        """Cells of all three populations."""
+        return self.control.n_cells + self.truth.n_cells + self.predicted.n_cells
+
+    @cached_property
+    def components(self) -> dict[Role, Floats]:
+        """Coordinates of the cells by role, each (cells, components)."""
+        if self.coordinates is not None:
+            control, truth, predicted = self.coordinates()
+        else:
+            control, truth, predicted = principal_components([self.control.X, self.truth.X, self.predicted.X])
+        return {"control": control, "truth": truth, "predicted": predicted}
+
+    @cached_property
+    def scale(self) -> float:
+        """Root mean square distance of the cells from the origin of the components: what "near 0" is measured by."""
+        cells = np.concatenate(list(self.components.values()))
+        return float(np.sqrt(np.mean(np.sum(cells**2, axis=1))))
+
+    def mean_distance(self, first: Role, second: Role) -> float:
+        """Mean Euclidean distance in the components; of one role with itself, over pairs of distinct cells."""
+        if (first, second) not in self._distances:
+            X, Y = self.components[first], self.components[second]
+            self._distances[first, second] = mean_distance(X) if first == second else mean_distance(X, Y)
+        return self._distances[first, second]
+
+    @cached_property
+    def welch_truth(self) -> Floats:
+        """Welch t of each gene, true against control cells."""
+        return welch_scores(self.truth, self.control)
+
+    @cached_property
+    def welch_predicted(self) -> Floats:
+        """Welch t of each gene, predicted against control cells."""
+        return welch_scores(self.predicted, self.control)
+
+    @cached_property
+    def wilcoxon_truth(self) -> Floats:
+        """Wilcoxon z of each gene, true against control cells."""
+        return wilcoxon_scores(self.truth.X, self.control.X)
+
+    @cached_property
+    def wilcoxon_predicted(self) -> Floats:
+        """Wilcoxon z of each gene, predicted against control cells."""
+        return wilcoxon_scores(self.predicted.X, self.control.X)
+
+    @cached_property
+    def _responding(self) -> Integers:
+        return order_by_score(self.wilcoxon_truth)
+
+    def top_genes(self, n: int) -> Integers:
+        """Name the ``n`` genes (all, when there are fewer) of highest Wilcoxon score, true against control cells."""
+        return self._responding[:n]
+
+    @cached_property
+    def true_shift(self) -> Floats:
+        """Mean true minus mean control expression, shape (genes,)."""
+        return self.truth.mean - self.control.mean
+
+    @cached_property
+    def predicted_shift(self) -> Floats:
+        """Mean predicted minus mean control expression, shape (genes,)."""
+        return self.predicted.mean - self.control.mean
+
+    @cached_property
+    def resampled_means(self) -> tuple[Floats, Floats]:
+        """Resampled mean profiles of the true and of the predicted cells, each (resamples, genes)."""
+        return self.truth.resampled_means(), self.predicted.resampled_means()
+
+
+def read_comparisons(
+    *, control: Source, truth: Source, predicted: Source | None, perturbation_key: str | None = None, seed: int = 0
+) -> dict[str, Comparison]:
+    """Read, check and align three sets of cells; one comparison for each perturbation.
+
+    Parameters
+    ----------
+    control, truth, predicted
+        AnnData (in memory or backed) or the path of an h5ad file, log-normalised ``X``. Genes are matched by name and
+        follow the order of ``truth``. Without predicted cells the control cells stand for them: no change is
+        predicted.
+    perturbation_key
+        Column of ``obs`` of truth and predicted that names the perturbation; without it all cells are one.
+    seed
+        Handed to the comparisons.
+
+    Returns
+    -------
+    dict
+        Comparisons by perturbation; the only one is called ``""`` when there is no key.
+
+    Raises
+    ------
+    InputError
+        A file that is missing or no h5ad; no cells; no expression; NaN or infinite values; negative values in control
+        or truth; raw counts; repeated gene names; genes that differ; a key that is missing; perturbations that differ.
+    """
+    true_cells = _read(truth, "truth", perturbation_key)
+    genes = true_cells.genes
+    controls = Population(_align(_read(control, "control", None), genes, "control"))
+    true = _by_perturbation(true_cells.X, true_cells.labels)
+    if predicted is None:
+        return {name: Comparison(controls, cells, controls, genes, seed) for name, cells in true.items()}
+    predicted_cells = _read(predicted, "predicted", perturbation_key)
+    guessed = _by_perturbation(_align(predicted_cells, genes, "predicted"), predicted_cells.labels)
+    if missing := sorted(true.keys() - guessed.keys()):
+        raise InputError(
+            f"The predicted cells hold none of {len(missing)} perturbations of the true cells "
+            f"({_some(missing)}): predict them too, or leave them out of the true cells."
+        )
+    if unknown := sorted(guessed.keys() - true.keys()):
+        raise InputError(
+            f"The predicted cells hold {len(unknown)} perturbations that the true cells do not "
+            f"({_some(unknown)}): leave them out, or add their true cells."
+        )
+    return {name: Comparison(controls, true[name], guessed[name], genes, seed) for name in true}
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """What is read of one AnnData."""
+
+    X: Matrix
+    genes: pd.Index[str]
+    labels: NDArray[np.object_] | None
+
+
+def _by_perturbation(X: Matrix, labels: NDArray[np.object_] | None) -> dict[str, Population]:
+    """Split cells by label, labels sorted; without labels all are one population, called ``""``."""
+    if labels is None:
+        return {"": Population(X)}
+    return {name: Population(X[np.flatnonzero(labels == name)]) for name in sorted(set(labels))}
+
+
+def _read(source: Source, role: Role, key: str | None) -> _Cells:
+    if isinstance(source, str | PathLike):
+        return _check(_open(Path(source), role), role, key)
+    if not (hasattr(source, "X") and hasattr(source, "var_names")):
+        raise InputError(
+            f"The {role} cells are a {type(source).__name__}: give an AnnData or the path of an h5ad file."
+        )
+    return _check(source, role, key)
+
+
+def _open(path: Path, role: Role) -> AnnData:
+    if not path.is_file():
+        raise InputError(f"There is no file {str(path)!r} for the {role} cells: check the path.")
+    # Only here, so that the names of the metrics can be listed without the weight of anndata.
+    from anndata import read_h5ad
+
+    try:
+        return read_h5ad(path)
+    except Exception as error:  # h5py and anndata raise many kinds for a file that is truncated or something else
+        raise InputError(
+            f"The {role} file {str(path)!r} cannot be read as h5ad ({type(error).__name__}): write it again."
+        ) from error
+
+
+def _check(adata: AnnData, role: Role, key: str | None) -> _Cells:
+    genes = pd.Index(adata.var_names)
+    if adata.X is None:
+        raise InputError(f"The {role} cells have no expression: X is empty, so put the log-normalised values there.")
+    if adata.n_obs == 0 or len(genes) == 0:
+        raise InputError(
+            f"The {role} cells are {adata.n_obs} cells x {len(genes)} genes: give at least one cell and one gene."
+        )
+    if genes.has_duplicates:
+        repeated = list(genes[genes.duplicated()].unique())
+        raise InputError(
+            f"The {role} cells name {len(repeated)} genes more than once ({_some(repeated)}): "
+            f"make the names unique (adata.var_names_make_unique())."
+        )
+    labels = None
+    if key is not None:
+        if key not in adata.obs:
+            raise InputError(
+                f"The {role} cells have no column {key!r}: choose one of theirs ({_some(list(adata.obs.columns))})."
+            )
+        labels = adata.obs[key].astype(str).to_numpy(dtype=object)
+    X = _as_matrix(adata.X)
+    values = X.data if is_sparse(X) else X
+    if not np.isfinite(values).all():
+        bad = ~np.isfinite(values)
+        where = np.unique(X.indices[bad]) if is_sparse(X) else np.flatnonzero(bad.any(axis=0))
+        raise InputError(
+            f"The {role} cells hold {int(bad.sum())} values that are NaN or infinite, in {len(where)} genes "
+            f"({_some(list(genes[where]))}): every value must be a finite number."
+        )
+    if role != "predicted" and values.size:
+        if values.min() < 0:
+            raise InputError(
+                f"The {role} cells hold negative values (lowest {values.min():.3g}): "
+                f"give log-normalised expression that was not scaled or centred."
+            )
+        if values.max() > COUNTS_ABOVE and np.array_equal(values, np.rint(values)):
+            raise InputError(
+                f"The {role} cells look like raw counts (whole numbers up to {values.max():.0f}): "
+                f"log-normalise them first (multipert.preprocess)."
+            )
+    return _Cells(X, genes, labels)
+
+
+def _as_matrix(X: Any) -> Matrix:
+    """CSR without stored zeros or a plain array, float32 or float64; copied only where something has to change."""
+    if hasattr(X, "to_memory"):  # anndata's view of a sparse matrix on disk
+        X = X.to_memory()
+    if not is_sparse(X):
+        X = np.asarray(X)
+        return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
+    matrix = sparse.csr_array(X)
+    if matrix.dtype not in (np.float32, np.float64):
+        matrix = matrix.astype(np.float64)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    if np.count_nonzero(matrix.data) < matrix.data.size:
+        matrix = matrix.copy()
+        matrix.eliminate_zeros()
+    return matrix
+
+
+def _align(cells: _Cells, genes: pd.Index[str], role: Role) -> Matrix:
+    """Give expression with genes in the order of the true cells."""
+    if cells.genes.equals(genes):
+        return cells.X
+    missing, others = genes.difference(cells.genes), cells.genes.difference(genes)
+    if len(missing) or len(others):
+        differences = [
+            f"{verb} {len(names)} {what} ({_some(list(names))})"
+            for verb, names, what in (
+                ("lack", missing, f"of the {len(genes)} genes of the true cells"),
+                ("have", others, "genes that the true cells do not"),
+            )
+            if len(names)
+        ]
+        raise InputError(f"The {role} cells {' and '.join(differences)}: give all three the same genes.")
+    return cells.X[:, cells.genes.get_indexer(genes)]
+
+
+def _some(names: Iterable[object], most: int = 5) -> str:
+    """List the first few names, for a sentence."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

@@ -1,0 +1,124 @@
+"""The one list of metrics: the command line, the documentation and every table read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from multipert.errors import InputError
+from multipert.evaluation.matrices import Floats
+from multipert.evaluation.populations import Comparison
+
+Better: TypeAlias = Literal["high", "low", "one"]
+ScoreOne: TypeAlias = Callable[[Comparison], float]
+ScoreSeveral: TypeAlias = Callable[[Sequence[Comparison]], Floats]
+Caveat: TypeAlias = Callable[[Comparison], str]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric and what a reader must know of it.
+
+    Parameters
+    ----------
+    name
+        The column it fills.
+    function
+        Scores one comparison; or, with ``several``, all perturbations at once.
+    better
+        Which way is better: ``"high"``, ``"low"``, or ``"one"`` (the nearer to 1).
+    range
+        Lowest and highest possible value.
+    meaning
+        One line for a reader.
+    source
+        Where the definition comes from.
+    several
+        Whether a score needs several perturbations to be told apart.
+    caveat
+        What must be said beside this score of this comparison; an empty string when nothing.
+    """
+
+    name: str
+    function: ScoreOne | ScoreSeveral
+    better: Better
+    range: tuple[float, float]
+    meaning: str
+    source: str
+    several: bool = False
+    caveat: Caveat | None = None
+
+    def shortfall(self, scores: Floats) -> Floats:
+        """Turn scores so that lower is better: themselves, negated, or their distance from 1."""
+        if self.better == "one":
+            return np.abs(scores - 1)
+        return -scores if self.better == "high" else scores
+
+
+METRICS: dict[str, Metric] = {}
+"""Every metric by name, in the order of the tables."""
+
+
+def metric(
+    *, better: Better, range: tuple[float, float], meaning: str, source: str, caveat: Caveat | None = None
+) -> Callable[[ScoreOne], ScoreOne]:
+    """Enter a function of one comparison as a metric named like the function.
+
+    Raises
+    ------
+    ValueError
+        A metric of that name is there already.
+    """
+
+    def enter(function: ScoreOne) -> ScoreOne:
+        _enter(Metric(function.__name__, function, better, range, meaning, source, caveat=caveat))
+        return function
+
+    return enter
+
+
+def metric_of_several(
+    *, better: Better, range: tuple[float, float], meaning: str, source: str
+) -> Callable[[ScoreSeveral], ScoreSeveral]:
+    """Enter a function of all perturbations (one comparison each, one score each) as a metric."""
+
+    def enter(function: ScoreSeveral) -> ScoreSeveral:
+        _enter(Metric(function.__name__, function, better, range, meaning, source, several=True))
+        return function
+
+    return enter
+
+
+def _enter(entry: Metric) -> None:
+    if entry.name in METRICS:
+        raise ValueError(f"There is a metric named {entry.name!r} already.")
+    METRICS[entry.name] = entry
+
+
+def choose(names: Iterable[str] | None, *, several: bool) -> list[Metric]:
+    """Choose metrics by name; all that apply when ``None``.
+
+    Parameters
+    ----------
+    names
+        Names, in the order wanted.
+    several
+        Whether several perturbations are at hand.
+
+    Raises
+    ------
+    InputError
+        An unknown name, or a metric that needs several perturbations where there is one.
+    """
+    if names is None:
+        return [entry for entry in METRICS.values() if several or not entry.several]
+    names = list(dict.fromkeys(names))
+    if unknown := [name for name in names if name not in METRICS]:
+        raise InputError(f"There is no metric named {', '.join(unknown)}: choose among {', '.join(METRICS)}.")
+    chosen = [METRICS[name] for name in names]
+    if not several and (lone := [entry.name for entry in chosen if entry.several]):
+        raise InputError(f"{', '.join(lone)} needs several perturbations: name the column that tells them apart.")
+    return chosen

@@ -1,0 +1,127 @@
+"""From cells to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import ThreadpoolController
+
+import multipert.evaluation.metrics  # noqa: F401  (enters the metrics)
+from multipert.evaluation.populations import Comparison, read_comparisons
+from multipert.evaluation.registry import Metric, ScoreOne, ScoreSeveral, choose
+
+if TYPE_CHECKING:
+    from multipert.evaluation.populations import Source
+
+THREADED_CELLS = 1_500
+"""Cells from which linear algebra is worth several threads."""
+
+
+def evaluate(
+    *, control: Source, truth: Source, predicted: Source, metrics: Iterable[str] | None = None, seed: int = 0
+) -> pd.Series[float]:
+    """Score one prediction: one held-out context, one perturbation.
+
+    Parameters
+    ----------
+    control, truth, predicted
+        Control, true perturbed and predicted cells: AnnData (in memory or backed) or paths of h5ad files;
+        log-normalised ``X``, sparse or dense. Genes are matched by name.
+    metrics
+        Names of the metrics wanted (see ``METRICS``; ``STUDY`` are the study's nine); by default all but
+        ``discrimination``, which needs several perturbations (``evaluate_many``).
+    seed
+        Seeds estimates for large populations; all other scores are free of chance.
+
+    Returns
+    -------
+    pandas.Series
+        Scores by metric, float. ``attrs["notes"]`` says, by metric, what must be said beside a score: above all
+        whether it is an estimate.
+
+    Raises
+    ------
+    InputError
+        Cells that cannot be compared, or an unknown metric: one sentence says which and what to do.
+    """
+    chosen = choose(metrics, several=False)
+    comparisons = read_comparisons(control=control, truth=truth, predicted=predicted, seed=seed)
+    scores = pd.Series(score(comparisons, chosen).iloc[0], name="score")
+    scores.attrs["notes"] = notes(comparisons, chosen)
+    return scores
+
+
+def evaluate_many(
+    *,
+    control: Source,
+    truth: Source,
+    predicted: Source,
+    perturbation_key: str,
+    metrics: Iterable[str] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score the predictions of several perturbations of one held-out context.
+
+    Parameters
+    ----------
+    control, truth, predicted, metrics, seed
+        As for ``evaluate``; by default all metrics, ``discrimination`` too (NaN where there is one perturbation).
+    perturbation_key
+        Column of ``obs`` of truth and predicted that names the perturbation.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each perturbation, sorted by name; a column for each metric. ``attrs["notes"]`` as for ``evaluate``.
+
+    Raises
+    ------
+    InputError
+        As for ``evaluate``, and where truth and predicted do not hold the same perturbations.
+    """
+    chosen = choose(metrics, several=True)
+    comparisons = read_comparisons(
+        control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
+    )
+    scores = score(comparisons, chosen)
+    scores.index.name = perturbation_key
+    scores.attrs["notes"] = notes(comparisons, chosen)
+    return scores
+
+
+def score(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Score comparisons: a row for each and a column for each metric."""
+    scores = np.full((len(comparisons), len(metrics)), np.nan)
+    for row, comparison in enumerate(comparisons.values()):
+        # A fresh one: what its metrics share is let go with it, whatever the number of perturbations.
+        fresh = replace(comparison)
+        # Small products gain nothing from threads, and on a busy machine wait for them a hundred times over.
+        with _threads().limit(limits=1 if fresh.n_cells < THREADED_CELLS else None, user_api="blas"):
+            for column, metric in enumerate(metrics):
+                if not metric.several:
+                    scores[row, column] = cast(ScoreOne, metric.function)(fresh)
+    for column, metric in enumerate(metrics):
+        if metric.several:
+            scores[:, column] = cast(ScoreSeveral, metric.function)(list(comparisons.values()))
+    return pd.DataFrame(scores, index=list(comparisons), columns=[metric.name for metric in metrics])
+
+
+def notes(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric]) -> dict[str, str]:
+    """Gather what must be said beside the scores, by metric; the first where perturbations differ."""
+    said: dict[str, str] = {}
+    for metric in metrics:
+        for comparison in comparisons.values():
+            if metric.caveat is not None and (note := metric.caveat(comparison)):
+                said.setdefault(metric.name, note)
+    return said
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    """Find the libraries whose threads are counted: once, since looking for them takes longer than a small score."""
+    return ThreadpoolController()

@@ -1,0 +1,214 @@
+"""`evaluate` takes cells as they come, and says in one sentence what it cannot take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from evaluation.conftest import Cells, adata
+from multipert.errors import InputError
+from multipert.evaluation import METRICS, STUDY, evaluate, evaluate_many
+
+
+def test_all_scores_but_discrimination_in_order(made: Cells) -> None:
+    scores = evaluate(**made.named())
+    assert list(scores.index) == [name for name in METRICS if name != "discrimination"]
+    assert scores.dtype == np.float64
+    assert scores.attrs["notes"] == {}
+
+
+def test_chosen_scores_in_the_order_asked(made: Cells) -> None:
+    scores = evaluate(**made.named(), metrics=["mse", "degs", "mse"])
+    assert list(scores.index) == ["mse", "degs"]
+    assert list(evaluate(**made.named(), metrics=STUDY).index) == list(STUDY)
+
+
+def test_no_warning_escapes(made: Cells) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(**made.named())
+        evaluate(control=made.control, truth=made.control, predicted=made.control)
+
+
+def test_memory_paths_and_backed_files_give_the_same_scores(made: Cells, tmp_path: Path) -> None:
+    in_memory = evaluate(**made.named())
+    paths: dict[str, Any] = {}
+    for role, cells in made.named().items():
+        if role == "predicted":
+            cells.X = cells.X.toarray()
+        paths[role] = tmp_path / f"{role}.h5ad"
+        cells.write_h5ad(paths[role])
+    pd.testing.assert_series_equal(evaluate(**paths), in_memory)
+    as_text: dict[str, Any] = {role: str(path) for role, path in paths.items()}
+    pd.testing.assert_series_equal(evaluate(**as_text), in_memory)
+    backed = {role: anndata.read_h5ad(path, backed="r") for role, path in paths.items()}
+    pd.testing.assert_series_equal(evaluate(**backed), in_memory)
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        lambda X: X.toarray(),
+        sparse.csc_matrix,
+        sparse.csr_array,
+        lambda X: X.toarray().astype(np.float64),
+        lambda X: np.asfortranarray(X.toarray()),
+        lambda X: sparse.csr_matrix(  # stored zeros
+            (np.append(X.data, 0).astype(np.float32), np.append(X.indices, 119), np.append(X.indptr[:-1], X.nnz + 1)),
+            shape=X.shape,
+        ),
+    ],
+)
+def test_how_the_values_are_stored_does_not_matter(made: Cells, store: Any) -> None:
+    stored = {role: adata(store(cells.X)) for role, cells in made.named().items()}
+    np.testing.assert_allclose(evaluate(**stored), evaluate(**made.named()), rtol=1e-5, atol=1e-7)
+
+
+def test_the_cells_given_are_left_as_they_were(made: Cells) -> None:
+    before = {role: cells.copy() for role, cells in made.named().items()}
+    evaluate(**made.named())
+    for role, cells in made.named().items():
+        assert (cells.X != before[role].X).nnz == 0
+        pd.testing.assert_frame_equal(cells.obs, before[role].obs)
+
+
+def test_genes_are_matched_by_name(made: Cells) -> None:
+    order = np.random.default_rng(0).permutation(made.truth.n_vars)
+    shuffled = Cells(made.control[:, order].copy(), made.truth, made.predicted[:, order[::-1]].copy())
+    pd.testing.assert_series_equal(evaluate(**shuffled.named()), evaluate(**made.named()))
+
+
+def test_views_are_taken(made: Cells) -> None:
+    views = {role: cells[:20] for role, cells in made.named().items()}
+    copies = {role: cells[:20].copy() for role, cells in made.named().items()}
+    pd.testing.assert_series_equal(evaluate(**views), evaluate(**copies))
+
+
+def refused(cells: dict[str, Any], **options: Any) -> str:
+    """The sentence of a refusal."""
+    with pytest.raises(InputError) as refusal:
+        (evaluate_many if "perturbation_key" in options else evaluate)(**cells, **options)
+    sentence = str(refusal.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("role", ["control", "truth", "predicted"])
+@pytest.mark.parametrize("as_dense", [True, False])
+def test_values_that_are_no_numbers_are_refused(made: Cells, value: float, role: str, as_dense: bool) -> None:
+    cells = made.named()
+    X = cells[role].X.toarray()
+    X[3, 7] = value
+    cells[role] = adata(X if as_dense else sparse.csr_matrix(X))
+    sentence = refused(cells)
+    assert sentence.startswith(f"The {role} cells hold 1 values that are NaN or infinite, in 1 genes (g7)")
+
+
+def test_genes_that_differ_are_named(made: Cells) -> None:
+    fewer = {**made.named(), "predicted": made.predicted[:, :118].copy()}
+    assert "The predicted cells lack 2 of the 120 genes of the true cells (g118, g119)" in refused(fewer)
+    more = {**made.named(), "truth": made.truth[:, 8:].copy()}
+    assert "The control cells have 8 genes that the true cells do not (g0, g1, g2, g3, g4, ...)" in refused(more)
+
+
+def test_repeated_gene_names_are_refused(made: Cells) -> None:
+    cells = made.named()
+    cells["truth"].var_names = ["g0", *cells["truth"].var_names[:-1]]
+    assert "The truth cells name 1 genes more than once (g0)" in refused(cells)
+
+
+def test_no_cells_and_no_expression_are_refused(made: Cells) -> None:
+    assert "0 cells x 120 genes" in refused({**made.named(), "predicted": made.predicted[:0].copy()})
+    assert "X is empty" in refused({**made.named(), "control": anndata.AnnData(obs=made.control.obs)})
+
+
+def test_negative_values_are_refused_but_in_predictions(made: Cells) -> None:
+    below = adata(made.truth.X.toarray() - 0.5)
+    assert "The truth cells hold negative values (lowest -0.5)" in refused({**made.named(), "truth": below})
+    assert "The control cells hold negative values" in refused({**made.named(), "control": below})
+    assert evaluate(**{**made.named(), "predicted": below}).notna().all()
+
+
+def test_raw_counts_are_refused(made: Cells) -> None:
+    counts = adata(sparse.csr_matrix(np.random.default_rng(0).poisson(40, size=(9, 120))))
+    assert "look like raw counts" in refused({**made.named(), "control": counts})
+
+
+def test_files_that_cannot_be_read_are_refused(made: Cells, tmp_path: Path) -> None:
+    assert "no file" in refused({**made.named(), "truth": tmp_path / "absent.h5ad"})
+    text = tmp_path / "text.h5ad"
+    text.write_text("not cells")
+    assert "cannot be read as h5ad" in refused({**made.named(), "truth": text})
+    whole, part = tmp_path / "whole.h5ad", tmp_path / "part.h5ad"
+    made.truth.write_h5ad(whole)
+    part.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert "cannot be read as h5ad" in refused({**made.named(), "truth": part})
+    assert "give an AnnData or the path" in refused({**made.named(), "truth": [1, 2]})
+
+
+def test_unknown_metrics_are_refused(made: Cells) -> None:
+    assert refused(made.named(), metrics=["mse", "speed"]).startswith(
+        "There is no metric named speed: choose among degs"
+    )
+    assert "discrimination needs several perturbations" in refused(made.named(), metrics=["discrimination"])
+
+
+def labelled(cells: Any, labels: str) -> Any:
+    named = cells.copy()
+    named.obs["drug"] = pd.Categorical([labels[i % len(labels)] for i in range(cells.n_obs)], categories=list("zyxab"))
+    return named
+
+
+def test_several_perturbations_score_each_like_alone(made: Cells) -> None:
+    truth, predicted = labelled(made.truth, "ab"), labelled(made.predicted, "ba")
+    scores: Any = evaluate_many(control=made.control, truth=truth, predicted=predicted, perturbation_key="drug")
+    assert list(scores.columns) == list(METRICS)
+    assert list(scores.index) == ["a", "b"]
+    assert scores.index.name == "drug"
+    for drug in "ab":
+        alone = evaluate(
+            control=made.control,
+            truth=truth[truth.obs["drug"] == drug],
+            predicted=predicted[predicted.obs["drug"] == drug],
+        )
+        pd.testing.assert_series_equal(scores.loc[drug].drop("discrimination"), alone, check_names=False)
+
+
+def test_one_perturbation_has_no_discrimination(made: Cells) -> None:
+    one = {role: labelled(cells, "a") for role, cells in made.named().items()}
+    assert evaluate_many(**one, perturbation_key="drug")["discrimination"].isna().all()
+
+
+def test_perturbations_that_differ_are_named(made: Cells) -> None:
+    cells = {"control": made.control, "truth": labelled(made.truth, "ab"), "predicted": labelled(made.predicted, "ax")}
+    assert "hold none of 1 perturbations of the true cells (b)" in refused(cells, perturbation_key="drug")
+    cells["truth"] = labelled(made.truth, "a")
+    assert "hold 1 perturbations that the true cells do not (x)" in refused(cells, perturbation_key="drug")
+    assert "The truth cells have no column 'dose': choose one of theirs (drug)" in refused(
+        cells, perturbation_key="dose"
+    )
+
+
+def test_an_estimate_says_so(made: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multipert.evaluation.distances.EXACT_TRANSPORT_CELLS", 25)
+    monkeypatch.setattr("multipert.evaluation.distances.TRANSPORT_DRAW_CELLS", 20)
+    first, again = (evaluate(**made.named(), seed=4) for _ in range(2))
+    assert "estimated from 3 draws of 20 cells" in first.attrs["notes"]["wasserstein"]
+    pd.testing.assert_series_equal(first, again)
+
+
+def test_importing_the_room_is_light() -> None:
+    heavy = ["torch", "scanpy", "anndata", "sklearn", "pertpy", "ot"]
+    code = f"import sys, multipert.evaluation; print([name for name in {heavy} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"

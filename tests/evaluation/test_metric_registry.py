@@ -1,0 +1,64 @@
+"""The registry says what a reader must know of each metric, and takes more of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from evaluation.conftest import Cells
+from multipert.evaluation import METRICS, evaluate, metric, metric_of_several
+from multipert.evaluation.populations import Comparison
+from multipert.evaluation.registry import choose
+
+SPECIFICATION = {
+    "degs": "high", "r2_hvg": "high", "r2_deg20": "high", "r2_deg100": "high", "edistance": "low", "wasserstein": "low",
+    "euclidean": "low", "mean_pairwise": "low", "mmd": "low", "edist": "low", "edist_vs_control": "low",
+    "mmd_rbf": "low", "pearson_delta": "high", "pearson_delta_deg100": "high", "mse": "low", "wmse": "low",
+    "sign_deg100": "high", "de_recall": "high", "variance_ratio": "one", "gene_wasserstein": "low",
+    "discrimination": "high",
+}  # fmt: skip
+
+
+def test_names_order_and_directions_are_the_specifications() -> None:
+    assert {name: entry.better for name, entry in METRICS.items()} == SPECIFICATION
+    assert list(METRICS) == list(SPECIFICATION)
+
+
+@pytest.mark.parametrize("name", SPECIFICATION)
+def test_every_metric_says_what_it_is(name: str) -> None:
+    entry = METRICS[name]
+    assert entry.name == name
+    assert entry.meaning
+    assert "\n" not in entry.meaning
+    assert entry.source
+    assert entry.range[0] < entry.range[1]
+    assert entry.function.__doc__
+
+
+def test_shortfall_turns_every_direction_so_that_low_is_good() -> None:
+    np.testing.assert_array_equal(METRICS["edist"].shortfall(np.array([2.0])), [2.0])
+    np.testing.assert_array_equal(METRICS["degs"].shortfall(np.array([2.0])), [-2.0])
+    np.testing.assert_array_equal(METRICS["variance_ratio"].shortfall(np.array([0.5, 1.5])), [0.5, 0.5])
+
+
+def test_third_parties_add_metrics(made: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(METRICS):
+        monkeypatch.setitem(METRICS, name, METRICS[name])
+
+    @metric(better="low", range=(0, 1e9), meaning="number of predicted cells", source="test")
+    def n_predicted(comparison: Comparison) -> float:
+        return float(comparison.predicted.n_cells)
+
+    @metric_of_several(better="high", range=(0, 1e9), meaning="number of perturbations", source="test")
+    def n_perturbations(comparisons: Sequence[Comparison]) -> np.ndarray:
+        return np.full(len(comparisons), float(len(comparisons)))
+
+    try:
+        assert evaluate(**made.named())["n_predicted"] == made.predicted.n_obs
+        assert [entry.name for entry in choose(None, several=True)][-1] == "n_perturbations"
+        with pytest.raises(ValueError, match="already"):
+            metric(better="low", range=(0, 1), meaning="again", source="test")(n_predicted)
+    finally:
+        del METRICS["n_predicted"], METRICS["n_perturbations"]

@@ -6,7 +6,7 @@ from pathlib import Path
 # Test processes run side by side on few cores: one thread each, or they wait for one another at every product.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 
 def _data_folder() -> Path | None:

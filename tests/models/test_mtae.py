@@ -259,7 +259,7 @@ def test_missing_genes_are_counted_and_named_and_zero_only_when_asked(model: MTA
     )
     strangers = controls.copy()
     strangers.var_names = [f"ENSG{i}" for i in range(60)]
-    with pytest.raises(mp.InputError, match="not one gene of the training data"):
+    with pytest.raises(mp.InputError, match="no gene of the training data"):
         model.predict(strangers, "alpha", missing_genes="zero")
 
 

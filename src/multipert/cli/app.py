@@ -9,6 +9,9 @@ from multipert import __version__
 from multipert.cli import demo, evaluate, fit, metrics, models, predict, preprocess, report
 from multipert.errors import InputError
 
+STOPPED = 130
+"""What Typer makes of Ctrl-C; ours are 0, 1 and 2."""
+
 app = typer.Typer(
     name="multipert",
     help="Predict how single cells respond to perturbations in contexts where it was never measured, "
@@ -46,13 +49,13 @@ def main() -> None:
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
         app()
+    except SystemExit as end:
+        if end.code == STOPPED:
+            sys.exit(1)
+        raise
     except InputError as error:
         console.print(f"multipert: {error}", style="red")
         sys.exit(2)
-    except KeyboardInterrupt as stop:
-        # Training's own interruption carries where the checkpoint is.
-        console.print(f"\nmultipert: stopped. {stop}".rstrip(), style="yellow")
-        sys.exit(1)
     except Exception as error:
         console.print_exception(show_locals=False)
         console.print(f"multipert: failed with {type(error).__name__}: {error}", style="red")

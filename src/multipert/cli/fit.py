@@ -1,5 +1,6 @@
 """``multipert fit``: train a model on an h5ad file."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -66,7 +67,8 @@ def fit(
     try:
         chosen.fit(cells, split, run=out, device=device, progress=True, tensorboard=tensorboard)
     except Interrupted:
-        raise KeyboardInterrupt(f"Checkpoint in {out}: the same command goes on from there.") from None
+        print(f"\nstopped; checkpoint in {out}: the same command goes on from there.", file=sys.stderr)
+        raise typer.Exit(1) from None
     print(f"{chosen!r}: {chosen.n_parameters:,} parameters, {chosen.seconds_fit_:.1f} s; written to {out}")
 
 

@@ -18,7 +18,7 @@ def _console() -> Console:
     """Standard output; off a terminal, wide enough that no column is cut."""
     console = Console(highlight=False)
     return (
-        console if console.is_terminal else Console(highlight=False, width=max(120, shutil.get_terminal_size().columns))
+        console if console.is_terminal else Console(highlight=False, width=max(160, shutil.get_terminal_size().columns))
     )
 
 
@@ -49,8 +49,9 @@ def print_scorecard(card: pd.DataFrame) -> None:
         "floor: predicting no change.  ceiling: one half of the true cells as the prediction of the other.\n"
         "closed: share of the way from floor to ceiling."
     )
-    for metric, note in card.attrs.get("notes", {}).items():
-        console.print(f"{metric}: {note}")
+    for metric, note in card["note"].items():
+        if note:
+            console.print(f"{metric}: {note}")
 
 
 def print_scores(test: "HeldOutTest") -> None:
@@ -63,7 +64,7 @@ def print_scores(test: "HeldOutTest") -> None:
             "", box=None, pad_edge=False, title=f"{outcome.perturbation} in {test.held_out}", title_justify="left"
         )
         for name in STUDY:
-            table.add_column(f"{name} {_ARROWS[METRICS[name].better]}", justify="right")
+            table.add_column(f"{name} {_ARROWS[METRICS[name].better]}", justify="right", no_wrap=True)
         for method, row in outcome.scores.iterrows():
             table.add_row(str(method), *(number(row[name]) for name in STUDY))
         console.print(table)

@@ -111,7 +111,7 @@ def _align(X: sparse.csr_matrix, have: pd.Index, wanted: pd.Index, zero_missing:
             "or ask to take them as zero (missing_genes='zero', --missing-genes zero)"
         )
     if len(missing) == len(wanted):
-        raise InputError("not one gene of the training data is there: gene names must be of the same kind (symbol, id)")
+        raise InputError("no gene of the training data is there: names must be of the same kind (symbols, ids)")
     if len(missing) == 0 and np.array_equal(position, np.arange(len(have))):
         return X
     X = sparse.hstack([X, sparse.csr_matrix((X.shape[0], 1), dtype=X.dtype)], format="csc")

@@ -267,7 +267,7 @@ class Model(ABC):
         scope.check_condition(perturbation, scope.conditions[1:])
         cells = read_aligned(controls, scope.genes, scope.keys, missing_genes=missing_genes, controls_only=True)
         predicted = self._predict(cells.X, cells.context, scope.conditions.index(perturbation))
-        labels = {
+        labels: dict[str, Any] = {
             column: pd.Categorical([label] * len(cells.obs)) if isinstance(label, str) else label
             for column, label in scope.labels[perturbation].items()
         }

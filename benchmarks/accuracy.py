@@ -20,6 +20,11 @@ KEYS = {
 }
 
 
+def data_folder() -> Path:
+    """Where the real cells are: ``MULTIPERT_DATA``, else ``../shared/data`` beside the project's root."""
+    return Path(os.environ.get("MULTIPERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
 def main() -> None:
     """Fit, predict and score every trial; print a row for each, then the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -30,8 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     options = parser.parse_args()
 
-    folder = Path(os.environ.get("MULTIPERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    data = mp.PerturbationData.from_anndata(folder / f"{options.data}.h5ad", **KEYS[options.data])
+    data = mp.PerturbationData.from_anndata(data_folder() / f"{options.data}.h5ad", **KEYS[options.data])
     rows = []
     for context in options.hold_out or data.contexts:
         split = mp.leave_context_out(data, context)

@@ -7,15 +7,13 @@ turn and predicted. Only inner scores are printed, so that what is chosen here c
 """
 
 import argparse
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import multipert as mp
-from benchmarks.accuracy import KEYS
+from benchmarks.accuracy import KEYS, data_folder
 
 SHOWN = ["degs", "r2_hvg", "r2_deg20", "r2_deg100", "edistance", "edist"]
 
@@ -31,8 +29,7 @@ def main() -> None:
     parser.add_argument("candidates", nargs="+", help="settings to compare, each 'key=value key=value'; '' for none")
     options = parser.parse_args()
 
-    folder = Path(os.environ.get("MULTIPERT_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    everything = mp.PerturbationData.from_anndata(folder / f"{options.data}.h5ad", **KEYS[options.data])
+    everything = mp.PerturbationData.from_anndata(data_folder() / f"{options.data}.h5ad", **KEYS[options.data])
     rows = []
     for outer in options.outer or everything.contexts:
         test = mp.leave_context_out(everything, outer).test

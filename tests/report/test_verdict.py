@@ -29,7 +29,7 @@ def test_a_model_that_loses_is_told_so() -> None:
 def test_better_than_nothing_is_not_better_than_the_mean_shift() -> None:
     verdict = judge(scores_of(candidate=0.5, no_change=0.8, mean_shift=0.4, ceiling=0.1), "candidate")
     assert verdict.tone == "partly"
-    assert "no nearer than the mean shift" in verdict.because
+    assert "no nearer than the best simple baseline, the mean shift" in verdict.because
 
 
 def test_a_tie_with_doing_nothing_is_no_win() -> None:
@@ -99,3 +99,11 @@ def test_means_compare_methods_over_the_same_perturbations() -> None:
     assert mean.loc["ceiling", "mse"] == pytest.approx(0.1)
     first.loc["no-change", "edistance"] = np.inf
     assert np.isinf(np.asarray(mean_scores([first, second])["edistance"], dtype=float)[1])
+
+
+def test_the_rival_is_the_best_of_the_simple_baselines() -> None:
+    scores = scores_of(candidate=0.3, no_change=0.8, mean_shift=0.4, ceiling=0.1)
+    scores.loc["resample"] = 0.2
+    verdict = judge(scores, "candidate")
+    assert verdict.tone == "partly"
+    assert "no nearer than the best simple baseline, resampling" in verdict.because

@@ -19,7 +19,7 @@ from multipert.report import figures
 from multipert.report.page import render
 from multipert.report.score_table import ARROWS, BETTER, DASH, ScoreTable, number, score_tables, shared_decimals
 from multipert.report.svg import to_svg
-from multipert.report.verdict import CEILING, MEAN_SHIFT, NO_CHANGE, closed, judge, judging_metric, perturbations_won
+from multipert.report.verdict import CEILING, NO_CHANGE, closed, judge, judging_metric, perturbations_won
 
 GENES_NAMED = 10
 """Genes named in the scatter of means."""
@@ -30,7 +30,10 @@ PERTURBATIONS_DRAWN = 12
 
 _NOTES = {
     NO_CHANGE: "the control cells as they are",
-    MEAN_SHIFT: "the mean response of other contexts",
+    "mean-shift": "the mean response of other contexts",
+    "nearest-context": "the response of the most similar context",
+    "linear": "a response read off the control cells",
+    "resample": "values exchanged with perturbed cells",
     CEILING: "half the true cells for the other half",
 }
 

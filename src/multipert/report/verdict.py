@@ -10,7 +10,16 @@ import pandas as pd
 from multipert.evaluation import METRICS
 from multipert.report.score_table import number, shared_decimals
 
-NO_CHANGE, MEAN_SHIFT, CEILING = "no-change", "mean-shift", "ceiling"
+NO_CHANGE, CEILING = "no-change", "ceiling"
+
+CALLED = {
+    NO_CHANGE: "no change",
+    "mean-shift": "the mean shift",
+    "nearest-context": "the nearest context's shift",
+    "linear": "the linear shift",
+    "resample": "resampling",
+}
+"""The simple baselines, as sentences call them."""
 
 JUDGE = "edist"
 """The metric that decides where metrics disagree: a distance of whole populations that no ratio can flatter."""
@@ -29,8 +38,8 @@ class Verdict:
     Attributes
     ----------
     tone
-        ``won`` against both baselines, ``partly`` (against no change alone), ``lost``, ``disputed`` where most metrics
-        contradict the judging one, or ``undecided``.
+        ``won`` against every baseline, ``partly`` (against no change, but not against its rival), ``lost``,
+        ``disputed`` where most metrics contradict the judging one, or ``undecided``.
     answer
         The answer in a word or two.
     because
@@ -65,6 +74,14 @@ def closed(scores: pd.DataFrame, method: str) -> float:
     return float(gained / possible) if np.isfinite(possible) and possible > 0 else float("nan")
 
 
+def rival(scores: pd.DataFrame, model: str) -> str | None:
+    """Name the best baseline beside no change and the model itself, by the judging metric; none where there is none."""
+    others = scores.index.difference([model, NO_CHANGE, CEILING])
+    metric = judging_metric(scores)
+    short = pd.Series(METRICS[metric].shortfall(scores[metric].loc[others].to_numpy(dtype=np.float64)), others)
+    return str(short.idxmin()) if short.notna().any() else None
+
+
 def duel(scores: pd.DataFrame, model: str, baseline: str) -> pd.Series:
     """Compare two rows by metric: 1 where the model is better than the baseline, -1 where worse, 0 where they tie.
 
@@ -88,12 +105,15 @@ def judge(scores: pd.DataFrame, model: str) -> Verdict:
         Its row.
     """
     metric = judging_metric(scores)
+    best = rival(scores, model)
     duels = {
-        name: duel(scores, model, name) for name in (NO_CHANGE, MEAN_SHIFT) if name in scores.index and name != model
+        name: duel(scores, model, name)
+        for name in (NO_CHANGE, best)
+        if name in scores.index and name not in (model, None)
     }
     decided = {name: result[metric] for name, result in duels.items() if metric in result}
-    tone, answer, because = _sentence(model, decided)
-    doubts = [_CALLED[name] for name, sign in decided.items() if sign * duels[name].sum() < 0]
+    tone, answer, because = _sentence(model, decided, best)
+    doubts = [_called(name) for name, sign in decided.items() if sign * duels[name].sum() < 0]
     if doubts:
         tone, answer = "disputed", "The metrics disagree."
         against = " and ".join(doubts)
@@ -109,45 +129,45 @@ def perturbations_won(tables: Sequence[pd.DataFrame], model: str) -> str:
     return f"By {metric}, it beats every baseline in {won} of {len(tables)} perturbations."
 
 
-_CALLED = {NO_CHANGE: "no change", MEAN_SHIFT: "the mean shift"}
+def _called(name: str) -> str:
+    return CALLED.get(name, name)
 
 
-def _sentence(model: str, decided: dict[str, int]) -> tuple[Tone, str, str]:
+def _sentence(model: str, decided: dict[str, int], best: str | None) -> tuple[Tone, str, str]:
+    against = f"the best simple baseline, {_called(best)}" if best is not None else ""
     if not decided or (NO_CHANGE not in decided and model != NO_CHANGE):
         return "undecided", "No verdict.", "The scores do not tell the prediction from the baselines."
     if model == NO_CHANGE:
-        beaten = decided.get(MEAN_SHIFT, 0) > 0
+        beaten = best is None or decided.get(best, 0) > 0
         because = "This run is the no-change baseline itself: it predicts that nothing happens"
         if beaten:
-            return "undecided", "A baseline.", f"{because}, and the mean shift does no better."
-        return "lost", "A baseline.", f"{because}, and the mean shift comes nearer to the truth."
+            return "undecided", "A baseline.", f"{because}, and no other does better."
+        return "lost", "A baseline.", f"{because}, and {_called(str(best))} comes nearer to the truth."
     if decided[NO_CHANGE] < 0:
         return "lost", "No.", "Predicting that nothing changes would have been nearer to the truth."
     if decided[NO_CHANGE] == 0:
         return "lost", "No.", "Predicting that nothing changes would have been as near to the truth."
-    if model == MEAN_SHIFT:
-        return "partly", "A baseline.", "This run is the mean-shift baseline itself; it beats predicting no change."
-    if decided.get(MEAN_SHIFT, 0) <= 0:
+    if model in CALLED:
+        return "partly", "A baseline.", f"This run is the {model} baseline itself; it beats predicting no change."
+    if best is None:
+        return "partly", "Only in part.", "The prediction is nearer to the truth than doing nothing."
+    if decided.get(best, 0) <= 0:
         return (
             "partly",
             "Only in part.",
-            "The prediction is nearer to the truth than doing nothing, but no nearer than the mean shift, the average "
-            "response of the other contexts.",
+            f"The prediction is nearer to the truth than doing nothing, but no nearer than {against}.",
         )
     return (
         "won",
         "Yes.",
-        "The prediction is nearer to the truth than doing nothing, and nearer than the mean shift, the average "
-        "response of the other contexts.",
+        f"The prediction is nearer to the truth than doing nothing, and nearer than {against}.",
     )
 
 
 def _numbers(scores: pd.DataFrame, metric: str) -> str:
     better = {"high": "higher is better", "low": "lower is better", "one": "1 is best"}[METRICS[metric].better]
     decimals = shared_decimals(scores[metric])
-    values = ", ".join(
-        f"{_CALLED.get(str(row), row)} {number(value, decimals)}" for row, value in scores[metric].items()
-    )
+    values = ", ".join(f"{_called(str(row))} {number(value, decimals)}" for row, value in scores[metric].items())
     return f"Judged by {metric} ({METRICS[metric].meaning}; {better}): {values}."
 
 
@@ -162,8 +182,9 @@ def _way(scores: pd.DataFrame, model: str) -> str:
         )
     if share < 0:
         return "It leads away from the truth: the gap to the ceiling is wider than without any prediction."
-    beside = closed(scores, MEAN_SHIFT) if MEAN_SHIFT in scores.index and model != MEAN_SHIFT else float("nan")
-    other = f"; the mean shift closes {number(100 * beside, 0)}%" if np.isfinite(beside) else ""
+    best = rival(scores, model)
+    beside = closed(scores, best) if best is not None else float("nan")
+    other = f"; {_called(str(best))} closes {number(100 * beside, 0)}%" if np.isfinite(beside) else ""
     if share >= 1:
         return f"It reaches the ceiling, what one half of the true cells says about the other{other}."
     return (
@@ -174,7 +195,7 @@ def _way(scores: pd.DataFrame, model: str) -> str:
 
 def _counts(duels: dict[str, pd.Series]) -> list[str]:
     counts = [
-        f"{_CALLED[name]} on {int((result > 0).sum())} of {len(result)}"
+        f"{_called(name)} on {int((result > 0).sum())} of {len(result)}"
         for name, result in duels.items()
         if len(result)
     ]

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--preset", default="default")
     parser.add_argument("--hold-out", nargs="+", help="contexts; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--out", type=Path, help="also write the rows here, after each fit")
     options = parser.parse_args()
 
     data = mp.PerturbationData.from_anndata(data_folder() / f"{options.data}.h5ad", **KEYS[options.data])
@@ -52,6 +53,8 @@ def main() -> None:
                     trial = {"model": name, "held_out": context, "perturbation": perturbation, "seed": seed}
                     rows.append({**trial, **scores, "seconds": seconds, "parameters": model.n_parameters})
                 print(f"{name} without {context}, seed {seed}: {seconds:.1f} s", flush=True)
+                if options.out:
+                    pd.DataFrame(rows).to_csv(options.out, index=False)
     table = pd.DataFrame(rows)
     with pd.option_context("display.width", 250, "display.max_columns", 30, "display.precision", 3):
         print(table.drop(columns=["parameters"]).to_string(index=False))

@@ -13,23 +13,32 @@ def models(
     from multipert.models import MODELS, model_class, preset_names, preset_values
 
     if name is None:
-        width = max(map(len, MODELS))
-        for model in MODELS.values():
-            print(f"{model.name:{width}}  {model.title}")
-        print("\nmultipert models NAME prints parameters, presets and source.")
+        presets = ", ".join(preset_names())
+        rows = [("model", "family", "conditions on", "presets", "paper")]
+        rows += [(one.name, one.family, one.serves, presets, one.source) for one in MODELS.values()]
+        _print_aligned(rows)
+        print("\n`multipert models NAME` prints what one does and assumes, its loss and its parameters.")
         return
     model = model_class(name)
-    print(f"{model.name}: {model.title}\nsource: {model.source}")
+    print(f"{model.name}: {model.title}\n")
+    print(f"family         {model.family}\nconditions on  {model.serves}\nassumes        {model.assumes}")
+    print(f"loss           {model.loss}\nsource         {model.source}\n")
+    values = {preset: preset_values(name, preset) for preset in preset_names()}
     fields = dataclasses.fields(model.Parameters)
     if not fields:
-        print("parameters: none")
+        print("It has no parameters.")
         return
-    presets = {preset: preset_values(name, preset) for preset in preset_names()}
-    rows = [("parameter", *presets, "meaning")]
-    for field in fields:
-        values = (_shown(presets[preset][field.name]) for preset in presets)
-        rows.append((field.name, *values, field.metadata["meaning"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    _print_aligned(
+        [
+            ("parameter", *values, "meaning"),
+            *((f.name, *(_shown(preset[f.name]) for preset in values.values()), f.metadata["meaning"]) for f in fields),
+        ]
+    )
+
+
+def _print_aligned(rows: list[tuple[str, ...]]) -> None:
+    """Print rows of text in columns; the last one runs free."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 

@@ -62,7 +62,7 @@ def read_aligned(
     Raises
     ------
     InputError
-        Genes are missing, some cells are not control cells though all should be, or the expression is not log-normalised.
+        Genes are missing, cells are not control though all should be, or the expression is not log-normalised.
     """
     if missing_genes not in ("error", "zero"):
         raise InputError(f"missing_genes takes 'error' or 'zero', not {missing_genes!r}")

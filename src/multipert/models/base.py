@@ -131,8 +131,14 @@ class Model(ABC):
     """One line: what it does."""
     source: ClassVar[str]
     """Where it was published."""
-    many: ClassVar[bool] = True
-    """Whether one model serves every perturbation; else one is fitted for each, behind the same interface."""
+    family: ClassVar[str]
+    """``multi-task``, ``published`` or ``baseline``."""
+    serves: ClassVar[str] = "all perturbations"
+    """What one network can be conditioned on."""
+    assumes: ClassVar[str]
+    """One line: when its prediction can be right."""
+    loss: ClassVar[str] = "none: nothing is trained"
+    """One line: what training minimises."""
     Parameters: ClassVar[type] = NoParameters
 
     scope_: Scope
@@ -429,7 +435,8 @@ class OneForEach(NetworkModel):
     The networks stand side by side in one module and are trained one after another by the one loop.
     """
 
-    many = False
+    family = "published"
+    serves = "one perturbation; a network for each"
     network_: nn.ModuleList
 
     @abstractmethod

@@ -31,6 +31,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 class Baseline(Model):
     """A model whose knowledge is a few arrays, kept in ``learnt_``."""
 
+    family: ClassVar[str] = "baseline"
     source: ClassVar[str] = "a simple baseline"
 
     learnt_: Arrays
@@ -57,6 +58,7 @@ class NoChange(Baseline):
 
     name = "no-change"
     title = "the control cells themselves"
+    assumes = "the perturbation does nothing"
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> Floats:
         unchanged: Floats = X.toarray()
@@ -114,6 +116,7 @@ class MeanShift(ShiftBaseline):
 
     name = "mean-shift"
     title = "each cell plus the mean, over training contexts, of their mean shift"
+    assumes = "all contexts move alike"
 
     def _weights(self, centroid: Doubles, controls: Floats) -> Doubles:
         return np.full(len(controls), 1 / len(controls))
@@ -124,6 +127,7 @@ class NearestContext(ShiftBaseline):
 
     name = "nearest-context"
     title = "each cell plus the mean shift of the training context with the most similar control cells"
+    assumes = "a context moves as the one most like it"
 
     def _weights(self, centroid: Doubles, controls: Floats) -> Doubles:
         nearest = correlations(centroid, controls).argmax()
@@ -150,6 +154,7 @@ class Linear(ShiftBaseline):
 
     name = "linear"
     title = "each cell plus a shift read off its context's control profile by ridge regression"
+    assumes = "how a context moves is linear in its mean control profile"
     Parameters = LinearParameters
 
     parameters: LinearParameters
@@ -182,6 +187,7 @@ class Resample(ShiftBaseline):
 
     name = "resample"
     title = "cells exchange values with perturbed training cells until their mean has shifted"
+    assumes = "similar contexts move alike, by more or fewer cells expressing a gene"
 
     def _weights(self, centroid: Doubles, controls: Floats) -> Doubles:
         likeness = correlations(centroid, controls)

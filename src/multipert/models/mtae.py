@@ -65,8 +65,10 @@ class FilmParameters:
 class FilmModel(NetworkModel):
     """What the members share: the network, the loss of a cell, and the prediction."""
 
+    family = "multi-task"
     source = "Multi-task learning in perturbation modeling (diploma thesis, 2025)"
-    many = True
+    assumes = "a cell's latent vector, decoded under another condition, is that cell under it"
+    loss = "mean squared error over all elements (cells x genes)"
     Parameters: ClassVar[type] = FilmParameters
 
     parameters: Any
@@ -171,6 +173,8 @@ class MTAeOT(FilmModel):
 
     name = "mtae-ot"
     title = "FiLM autoencoder trained to map control cells to their optimal-transport partners"
+    assumes = "optimal transport finds, within a context, what each control cell would have become"
+    loss = "mean squared error to the partner over all elements (cells x genes)"
 
     def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
         return [self._transport(network, data, split, self.parameters.epochs)]
@@ -188,6 +192,8 @@ class MTAePlusOT(FilmModel):
 
     name = "mtae-plus-ot"
     title = "mtae, then mtae-ot on the same weights"
+    assumes = MTAeOT.assumes
+    loss = "mean squared error over all elements, to the cell itself, then to its partner"
     Parameters = PlusOTParameters
 
     def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
@@ -217,6 +223,7 @@ class VariationalPlusOTParameters(VariationalParameters, PlusOTParameters):
 class Variational(FilmModel):
     """Makes a member variational: its network, and KL(z || N(0, I)) added to its loss."""
 
+    loss = "mean squared error over all elements + beta * batch size / training cells * KL(z || N(0, I))"
     Parameters = VariationalParameters
 
     def _network(self, lanes: Lanes, scope: Scope) -> FilmAutoencoder:
@@ -338,6 +345,8 @@ class MTAeAdv(Adversarial):
     """Adversarial multi-task autoencoder: the latent tells nothing of control or perturbed."""
 
     name = "mtae-adv"
+    assumes = "what tells control from perturbed cells is not needed to tell cells apart otherwise"
+    loss = "(1 - w) * mean squared error + w * cross-entropy of perturbed cells passing for control ones"
     title = "mtae against a discriminator that tells control from perturbed latents"
 
     def _tell_apart(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> Tensor:
@@ -355,6 +364,8 @@ class MTAeAdvG(Adversarial):
     """Adversarial multi-task autoencoder whose latent looks Gaussian."""
 
     name = "mtae-advg"
+    assumes = "latents that look Gaussian leave the condition to FiLM"
+    loss = "(1 - w) * mean squared error + w * cross-entropy of latents passing for N(0, I)"
     title = "mtae against a discriminator that tells latents from Gaussian noise"
 
     def _tell_apart(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> Tensor:

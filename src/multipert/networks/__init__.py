@@ -1,15 +1,19 @@
 """Small networks: layers with a lane axis, FiLM, autoencoders, discriminators."""
 
 from multipert.networks.autoencoder import FilmAutoencoder, FilmVariationalAutoencoder
+from multipert.networks.auxiliary_discriminator import AuxiliaryDiscriminator
 from multipert.networks.discriminator import LatentDiscriminator, SpectralLinear
 from multipert.networks.film import FiLM
 from multipert.networks.lanes import Lanes
 from multipert.networks.layers import MLP, BatchNorm, Dropout, Layer, LayerNorm, Linear, identity, leaky_relu
 from multipert.networks.sparse import SparseBatch
+from multipert.networks.translator import Translator
+from multipert.networks.vae import VariationalAutoencoder
 from multipert.networks.variational import GaussianHeads, kl_divergence
 
 __all__ = [
     "MLP",
+    "AuxiliaryDiscriminator",
     "BatchNorm",
     "Dropout",
     "FiLM",
@@ -23,6 +27,8 @@ __all__ = [
     "Linear",
     "SparseBatch",
     "SpectralLinear",
+    "Translator",
+    "VariationalAutoencoder",
     "identity",
     "kl_divergence",
     "leaky_relu",

@@ -1,6 +1,6 @@
 """What a network is trained on: examples drawn from the expression matrix, handed out in batches."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,6 +124,62 @@ class Batches:
         order = np.random.default_rng((seed, number)).permutation(len(self.examples))
         for step in range(start, len(self)):
             yield self.examples.batch(order[step * self.size : (step + 1) * self.size], number)
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """How sides that have no pairs are handed out: ``size`` examples of each in every batch, drawn independently.
+
+    A side is gone through in shuffled order, and shuffled anew when it is used up; one that is smaller than a batch
+    comes more than once in it.
+
+    Parameters
+    ----------
+    sides
+        Examples, their roles and labels named differently on each side.
+    size
+        Examples of each side in a batch.
+    length
+        Batches in an epoch.
+
+    Raises
+    ------
+    InputError
+        If a side has no examples.
+    """
+
+    sides: Sequence[Examples]
+    size: int
+    length: int
+
+    def __post_init__(self) -> None:
+        for side in self.sides:
+            if len(side) == 0:
+                raise InputError(
+                    f"no {' or '.join(side.cells)} cells to train on: bring some outside the held-out context"
+                )
+
+    def __len__(self) -> int:
+        return self.length
+
+    def epoch(self, number: int, seed: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``number`` from the one at ``start`` on.
+
+        The order depends on ``seed`` and ``number`` alone, so that a resumed epoch goes on where it stopped.
+        """
+        rng = np.random.default_rng((seed, number))
+        drawn = self.length * self.size
+        orders = [
+            np.concatenate([rng.permutation(len(side)) for _ in range(-(-drawn // len(side)))]) for side in self.sides
+        ]
+        for step in range(start, self.length):
+            here = slice(step * self.size, (step + 1) * self.size)
+            parts = [side.batch(order[here], number) for side, order in zip(self.sides, orders, strict=True)]
+            yield Batch(
+                {role: cells for part in parts for role, cells in part.cells.items()},
+                {name: label for part in parts for name, label in part.labels.items()},
+                number,
+            )
 
 
 def in_order(examples: Examples, size: int, epoch: int = 0) -> Iterator[Batch]:

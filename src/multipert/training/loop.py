@@ -140,7 +140,9 @@ class _Training:
         self.sitting, self.identity = sitting, identity
         lanes.to(self.fabric.device)
         # In the order of their first use, each once: two stages may share one.
-        named = dict.fromkeys(update.optimiser for stage in stages for update in stage.updates)
+        named = dict.fromkeys(
+            optimiser for stage in stages for update in stage.updates for optimiser in update.optimisers
+        )
         self.optimisers: dict[Optimiser, torch.optim.Optimizer] = {optimiser: optimiser.build() for optimiser in named}
         self.history = History()
         self.stage = self.epoch = self.step = self.steps = 0
@@ -204,27 +206,31 @@ class _Training:
 
     def _update(self, update: Update, batch: Any, step: int) -> dict[str, Tensor]:
         """Follow one loss's gradient once; only this update's parameters get one."""
-        optimiser = self.optimisers[update.optimiser]
-        moving = [p for group in optimiser.param_groups for p in group["params"]]
-        for group in optimiser.param_groups:
-            group["lr"] = update.optimiser.lr * update.schedule(step)
+        optimisers = [self.optimisers[named] for named in update.optimisers]
+        groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+        for named, group in zip(update.optimisers, groups, strict=True):  # a group each
+            group["lr"] = named.lr * update.schedule(step)
         with self.fabric.autocast():
             terms = update.loss(batch)
-        optimiser.zero_grad()
+        for optimiser in optimisers:
+            optimiser.zero_grad()
         # Lanes do not touch each other, so the gradient of their sum is each one's own.
+        moving = [p for group in groups for p in group["params"]]
         self.fabric.backward(next(iter(terms.values())).sum(), inputs=moving)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         return {name: value.detach() for name, value in terms.items()}
 
     @torch.no_grad()
     def _validate(self, stage: Stage, examples: Examples) -> dict[str, float]:
-        """The first update's loss over all of ``examples``, nothing moving and nothing dropped."""
+        """The stage's measured loss over all of ``examples``, nothing moving and nothing dropped."""
         self.network.eval()
+        measure = stage.measure or stage.updates[0].loss
         sums: dict[str, Tensor] = {}
         for batch in in_order(examples, max(stage.batches.size, 256), self.epoch):
             batch = batch.to(self.fabric.device)
             with self.fabric.autocast():
-                terms = stage.updates[0].loss(batch)
+                terms = measure(batch)
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch)
         return {f"validation_{name}": (total / len(examples)).mean().item() for name, total in sums.items()}

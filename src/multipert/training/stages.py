@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from multipert.training.batches import Batch, Batches, Examples
+from multipert.training.batches import Batch, Batches, Examples, SideBySide
 
 Terms = Mapping[str, Tensor]
 """Losses of a batch by name, each ``(lanes,)``. The first is minimised; the others are only recorded."""
@@ -66,13 +66,33 @@ def warmup(steps: int) -> Schedule:
     return lambda step: min(1.0, step / steps) if steps else 1.0
 
 
+def step_decay(factor: float, every: int) -> Schedule:
+    """Multiplied by ``factor`` after every ``every`` steps of the stage."""
+    return lambda step: factor ** (step // every)
+
+
 @dataclass(frozen=True)
 class Update:
-    """One move in every batch: the loss, the parameters that follow its gradient, and how fast."""
+    """One move in every batch: the loss, the parameters that follow its gradient, and how fast.
 
-    optimiser: Optimiser
+    Parameters
+    ----------
+    optimiser
+        What follows the gradient: one rule of change, or several for different modules.
+    loss
+        What is minimised.
+    schedule
+        What every learning rate is multiplied by, step by step.
+    """
+
+    optimiser: Optimiser | Sequence[Optimiser]
     loss: Loss
     schedule: Schedule = constant
+
+    @property
+    def optimisers(self) -> Sequence[Optimiser]:
+        """All that follow the gradient."""
+        return [self.optimiser] if isinstance(self.optimiser, Optimiser) else self.optimiser
 
 
 @dataclass(frozen=True)
@@ -90,14 +110,17 @@ class Stage:
     updates
         The moves made in every batch, in order.
     validation
-        Examples on which the first update's loss is measured after each epoch, nothing moving.
+        Examples on which a loss is measured after each epoch, nothing moving.
     patience
         Stop after this many epochs without a better validation loss, and return to the best weights.
+    measure
+        The loss that is measured on the validation examples; by default the first update's.
     """
 
     name: str
-    batches: Batches
+    batches: Batches | SideBySide
     epochs: int
     updates: Sequence[Update]
     validation: Examples | None = None
     patience: int | None = None
+    measure: Loss | None = None

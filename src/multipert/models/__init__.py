@@ -1,0 +1,39 @@
+"""The models: one file a published method, all behind one contract."""
+
+from multipert.models.base import Model
+from multipert.models.baselines import Linear, MeanShift, NearestContext, NoChange, Resample
+from multipert.models.mtae import MTAe, MTAeAdv, MTAeAdvG, MTAeOT, MTAePlusOT, MTVae, MTVaeOT, MTVaePlusOT
+from multipert.models.parameters import preset_names, preset_values
+from multipert.models.registry import MODELS, create, load, model_class
+from multipert.models.scbutterfly import ScButterfly
+from multipert.models.scgen import ScGen
+from multipert.models.scpregan import ScPreGAN
+from multipert.models.scvidr import ScVIDR, ScVIDRDose
+
+__all__ = [
+    "MODELS",
+    "Linear",
+    "MTAe",
+    "MTAeAdv",
+    "MTAeAdvG",
+    "MTAeOT",
+    "MTAePlusOT",
+    "MTVae",
+    "MTVaeOT",
+    "MTVaePlusOT",
+    "MeanShift",
+    "Model",
+    "NearestContext",
+    "NoChange",
+    "Resample",
+    "ScButterfly",
+    "ScGen",
+    "ScPreGAN",
+    "ScVIDR",
+    "ScVIDRDose",
+    "create",
+    "load",
+    "model_class",
+    "preset_names",
+    "preset_values",
+]

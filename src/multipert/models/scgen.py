@@ -1,0 +1,243 @@
+"""scGen: vector arithmetic in the latent space of a variational autoencoder (Lotfollahi 2019).
+
+An autoencoder learns control and perturbed cells together, without being told which is which. What a perturbation does
+is one vector of its latent space, ``delta``: from the mean of control cells to the mean of perturbed cells. A control
+cell is encoded, moved by ``delta`` and decoded.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from anndata import AnnData
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from multipert.data import PerturbationData, Split
+from multipert.data.alignment import read_aligned
+from multipert.errors import InputError
+from multipert.models.base import OneForEach, Scope
+from multipert.models.parameters import parameter
+from multipert.networks import Lanes, VariationalAutoencoder, kl_divergence
+from multipert.training import Batch, Batches, Examples, Optimiser, Stage, Terms, Update
+
+Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Network = TypeVar("Network", bound=VariationalAutoencoder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentArithmeticParameters:
+    """What scGen and scVIDR can be told alike."""
+
+    hidden: int = parameter("width of the hidden layers", at_least=1)
+    layers: int = parameter("hidden layers of the encoder, and of the decoder", at_least=1)
+    latent: int = parameter("width of the latent space", at_least=1)
+    dropout: float = parameter("dropout rate after each hidden layer", at_least=0, below=1)
+    kl_weight: float = parameter("weight of the divergence from N(0, I)", at_least=0)
+    lr: float = parameter("learning rate of Adam", at_least=0)
+    epsilon: float = parameter("epsilon of Adam", at_least=0)
+    weight_decay: float = parameter("weight decay of Adam", at_least=0)
+    batch_size: int = parameter("cells in a batch", at_least=2)
+    epochs: int = parameter("epochs, at most", at_least=1)
+    validation_share: float = parameter("share of the cells, chosen at random, kept to validate", at_least=0, below=1)
+    patience: int = parameter(
+        "epochs without a better validation loss after which training stops and returns to the best weights", at_least=1
+    )
+
+
+class LatentArithmetic(OneForEach):
+    """What scGen and scVIDR share: the autoencoder, how it is trained, and a response as a move in its latent space."""
+
+    Parameters: ClassVar[type] = LatentArithmeticParameters
+
+    parameters: Any
+
+    @abstractmethod
+    def _one_network(self, lanes: Lanes, scope: Scope) -> VariationalAutoencoder:
+        """The untrained autoencoder, with room for what is read off it after training."""
+
+    def _autoencoder(self, kind: type[Network], lanes: Lanes, scope: Scope, **options: Any) -> Network:
+        p = self.parameters
+        shape = {"hidden": p.hidden, "layers": p.layers, "latent": p.latent, "dropout": p.dropout}
+        return kind(lanes, len(scope.genes), **shape, **options)
+
+    def _serving(self, condition: int) -> Any:
+        """The network that serves a condition."""
+        return self.network_[condition - 1]
+
+    def _one_training(self, network: Any, data: PerturbationData, split: Split, condition: int) -> list[Stage]:
+        return self._training(network, data, split, [condition])
+
+    def _training(self, network: Any, data: PerturbationData, split: Split, conditions: Sequence[int]) -> list[Stage]:
+        """Reconstruct the control cells and those of ``conditions``; nothing to do where training saw none of these."""
+        p = self.parameters
+        rows = visible(data, split, [0, *conditions])
+        if not data.condition[rows].any():
+            return []
+        rows = np.random.default_rng((self.seed, *conditions)).permutation(rows)
+        n_validation = int(p.validation_share * len(rows))
+        validation, training = (Examples(data.X, {"x": part}, {}) for part in np.split(rows, [n_validation]))
+
+        def loss(batch: Batch) -> Terms:
+            return self._loss(network, batch)
+
+        adam = Optimiser([network], p.lr, epsilon=p.epsilon, weight_decay=p.weight_decay)
+        batches = Batches(training, p.batch_size)
+        return [Stage("reconstruct", batches, p.epochs, [Update(adam, loss)], validation, p.patience)]
+
+    def _loss(self, network: VariationalAutoencoder, batch: Batch) -> Terms:
+        """Of a cell, ``0.5 sum_genes (x - x')^2 + 0.5 kl_weight KL``, KL summed over latents; averaged over cells."""
+        x = batch.cells["x"]
+        mean, variance = network.posterior(x)
+        decoded = network.decode(network.heads.sample(mean, variance))
+        squares = (x.dense - decoded).square().sum(-1).mean(-1)
+        kl = kl_divergence(mean, variance).sum(-1).mean(-1)
+        return {"loss": 0.5 * squares + 0.5 * self.parameters.kl_weight * kl, "squares": squares, "kl": kl}
+
+    def _moved(self, network: VariationalAutoencoder, X: csr_matrix, delta: Tensor) -> Floats:
+        """Control cells ``X`` (cells, genes) moved by ``delta`` (lanes, 1, latent) or (latent,) in latent space."""
+        if delta.isnan().any():
+            raise InputError(
+                f"training saw no context with both control cells and cells of this perturbation (at its highest dose, "
+                f"for a model of doses), so {self.name} cannot tell what it does: choose another, or bring such cells"
+            )
+        return self._in_batches(X, lambda x: network.decode(network.encode(x) + delta))
+
+    def latent(
+        self, adata: AnnData | str | Path, perturbation: str | None = None, *, missing_genes: str = "error"
+    ) -> Floats:
+        """Where cells lie in the latent space: the mean of each cell's posterior.
+
+        Parameters
+        ----------
+        adata
+            Log-normalised cells of any condition and context, or an h5ad file of them. Genes are matched by name.
+        perturbation
+            Each perturbation has an autoencoder, hence a latent space, of its own: whose to give. Needed only where
+            there are several.
+        missing_genes
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        ndarray
+            (cells, latent), in the order of the cells.
+
+        Raises
+        ------
+        InputError
+            If the model is not fitted, the perturbation is unknown or needed and not given, or the cells cannot be
+            read.
+        """
+        scope = self._fitted()
+        if perturbation is None and len(self.network_) > 1:
+            raise InputError(
+                f"{self.name} has a latent space for each of {len(self.network_)} perturbations: name one of them, "
+                f"as in latent(cells, {scope.conditions[1]!r})"
+            )
+        perturbation = scope.conditions[1] if perturbation is None else perturbation
+        scope.check_condition(perturbation, scope.conditions[1:])
+        network = self._serving(scope.conditions.index(perturbation))
+        cells = read_aligned(adata, scope.genes, scope.keys, missing_genes=missing_genes)
+        return self._in_batches(cells.X, network.encode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScGenParameters(LatentArithmeticParameters):
+    """What scGen can be told beside."""
+
+    matched_contexts: bool = parameter(
+        "whether delta compares only contexts seen both in control and perturbed; in the original all contexts count, "
+        "so that the held-out one counts among the control cells alone"
+    )
+
+
+class MovingAutoencoder(VariationalAutoencoder):
+    """The autoencoder of one perturbation, and where that moves its latent vectors.
+
+    Attributes
+    ----------
+    delta
+        (lanes, 1, latent), NaN until it is known.
+    """
+
+    delta: Tensor
+
+
+class ScGen(LatentArithmetic):
+    """scGen: one vector of the latent space for each perturbation, the same for every context."""
+
+    name = "scgen"
+    title = "variational autoencoder; control cells moved by one latent vector"
+    source = "Lotfollahi et al., scGen predicts single-cell perturbation responses, Nature Methods 2019"
+    Parameters = ScGenParameters
+
+    def _one_network(self, lanes: Lanes, scope: Scope) -> MovingAutoencoder:
+        network = self._autoencoder(MovingAutoencoder, lanes, scope)
+        network.register_buffer("delta", torch.full((len(lanes), 1, self.parameters.latent), torch.nan))
+        return network
+
+    def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
+        for condition, one in enumerate(network, start=1):
+            rows = visible(data, split, [0, condition])
+            perturbed, context = data.condition[rows] != 0, data.context[rows]
+            if self.parameters.matched_contexts:
+                both = np.isin(context, np.intersect1d(context[perturbed], context[~perturbed]))
+                rows, perturbed, context = rows[both], perturbed[both], context[both]
+            if perturbed.any():
+                z = self._in_batches(data.X[rows], one.encode)
+                delta = balanced_delta(z, perturbed, context, np.random.default_rng((self.seed, condition)))
+                one.delta.copy_(torch.from_numpy(delta))
+
+    def _one_response(self, network: MovingAutoencoder, X: csr_matrix, groups: Rows) -> Floats:
+        return self._moved(network, X, network.delta)
+
+
+def visible(data: PerturbationData, split: Split, conditions: Sequence[int]) -> Rows:
+    """The cells of some conditions that training may see, in file order."""
+    rows = np.sort(np.concatenate([split.train, split.validation]))
+    return rows[np.isin(data.condition[rows], conditions)]
+
+
+def balanced_delta(z: Floats, perturbed: npt.NDArray[np.bool_], context: Rows, rng: np.random.Generator) -> Doubles:
+    """Mean latent vector of perturbed cells minus that of control cells, contexts counting equally.
+
+    Among control and among perturbed cells apart, each context is sampled (with replacement) up to the largest; then
+    both sides are cut at random to the size of the smaller.
+
+    Parameters
+    ----------
+    z
+        (cells, latent) latent vectors.
+    perturbed
+        (cells,) which of them are perturbed; the others are control.
+    context
+        (cells,) context of each.
+    rng
+        Draws the cells.
+
+    Returns
+    -------
+    ndarray
+        (latent,)
+    """
+    control, treated = (balanced(np.flatnonzero(side), context, rng) for side in (~perturbed, perturbed))
+    size = min(len(control), len(treated))
+    sides = (control, treated)
+    before, after = (z[rng.choice(side, size, replace=False)].mean(axis=0, dtype=np.float64) for side in sides)
+    delta: Doubles = after - before
+    return delta
+
+
+def balanced(cells: Rows, context: Rows, rng: np.random.Generator) -> Rows:
+    """As many of ``cells`` from each context, drawn with replacement, as the largest context has among them."""
+    by_context = [cells[context[cells] == one] for one in np.unique(context[cells])]
+    largest = max(len(members) for members in by_context)
+    return np.concatenate([rng.choice(members, largest) for members in by_context])

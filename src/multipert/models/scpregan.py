@@ -1,0 +1,203 @@
+"""scPreGAN: one encoder, and for control and perturbed cells a generator and a discriminator each.
+
+The encoder finds what a cell is, whatever its condition; a side's generator writes it out as a cell of that side. A
+side's discriminator tells real cells from generated ones and names their context. Every cell is generated on its own
+side, on the other side, and from there back again: cycled. A control cell is predicted by the perturbed side's
+generator.
+
+Every batch moves the discriminators first, then the encoder and generators, all on the same cells.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+
+from multipert.data import PerturbationData, Split
+from multipert.models.base import OneForEach, Scope
+from multipert.models.mtae import cross_entropy, mean_squared_error
+from multipert.models.parameters import parameter
+from multipert.networks import (
+    MLP,
+    AuxiliaryDiscriminator,
+    Lanes,
+    Layer,
+    LayerNorm,
+    Linear,
+    SparseBatch,
+    identity,
+)
+from multipert.training import Batch, Examples, Optimiser, SideBySide, Stage, Terms, Update, step_decay
+
+Rows = npt.NDArray[np.int64]
+
+OTHER = {"control": "perturbed", "perturbed": "control"}
+"""The two sides, each with the one across from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScPreGANParameters:
+    """What scPreGAN can be told."""
+
+    hidden: tuple[int, ...] = parameter(
+        "hidden widths of the encoder and discriminators; generators mirror them", at_least=1
+    )
+    latent: int = parameter("width of the latent space", at_least=1)
+    gain: float = parameter("of the Xavier-uniform initial weights", at_least=0)
+    bias: float = parameter("initial value of every bias")
+    lr: float = parameter("learning rate of the generators and discriminators", at_least=0)
+    beta1: float = parameter("decay of Adam's first moment, of generators and discriminators", at_least=0, below=1)
+    beta2: float = parameter("decay of Adam's second moment, of the same", at_least=0, below=1)
+    encoder_lr: float = parameter("learning rate of the encoder", at_least=0)
+    decay: float = parameter("what all learning rates are multiplied by now and then", at_least=0)
+    decay_every: int = parameter("iterations between two such times", at_least=1)
+    reconstruction_weight: float = parameter("weight of the reconstruction loss", at_least=0)
+    adversarial_weight: float = parameter("weight of the adversarial and classifier losses", at_least=0)
+    encoding_weight: float = parameter("weight of the encoding loss", at_least=0)
+    batch_size: int = parameter("cells of each side in a batch", at_least=1)
+    epochs: int = parameter("epochs", at_least=1)
+    iterations: int = parameter("iterations in an epoch", at_least=1)
+
+
+class CrossGenerator(nn.Module):
+    """An encoder, and a generator and a discriminator of each side.
+
+    Parameters
+    ----------
+    lanes
+        The networks side by side.
+    n_genes, n_contexts
+        Width of an expression profile; contexts that the discriminators tell apart.
+    parameters
+        Widths and initial values.
+    """
+
+    def __init__(self, lanes: Lanes, n_genes: int, n_contexts: int, parameters: ScPreGANParameters) -> None:
+        super().__init__()
+        hidden, gain, bias = parameters.hidden, parameters.gain, parameters.bias
+
+        def linear(n_in: int, n_out: int) -> Linear:
+            return Linear(lanes, n_in, n_out, gain=gain, bias=bias)
+
+        def layers(*widths: int) -> list[nn.Module]:
+            return [Layer(linear(i, o), norm=LayerNorm(lanes, o), activation=torch.relu) for i, o in pairwise(widths)]
+
+        self.encoder = MLP(
+            [*layers(n_genes, *hidden), Layer(linear(hidden[-1], parameters.latent), activation=identity)]
+        )
+        generators = {side: MLP(layers(parameters.latent, *reversed(hidden), n_genes)) for side in OTHER}
+        discriminators = {
+            side: AuxiliaryDiscriminator(lanes, n_genes, n_contexts, hidden=hidden, gain=gain, bias=bias)
+            for side in OTHER
+        }
+        self.generators = nn.ModuleDict(generators)
+        self.discriminators = nn.ModuleDict(discriminators)
+
+    def generate(self, z: Tensor, side: str) -> Tensor:
+        """Cells of a side, ``(lanes, cells, genes)``, from latent vectors ``(lanes, cells, latent)``."""
+        cells: Tensor = self.generators[side](z)
+        return cells
+
+    def judge(self, cells: Tensor | SparseBatch, contexts: Tensor, side: str, *, real: bool) -> Tensor:
+        """How far the discriminator of a side is from its duty, one number a lane.
+
+        Its duty is to call these ``cells`` ``(lanes, cells, genes)`` real, or not, and to name their ``contexts``
+        ``(lanes, cells)``. The first is measured by binary cross-entropy; the second, as in the authors' code, by the
+        negative *probability* of the right context (NLLLoss of softmax), where a negative log-likelihood would have its
+        logarithm.
+        """
+        logits, classes = self.discriminators[side](cells)
+        right = classes.softmax(-1).gather(-1, contexts.unsqueeze(-1)).squeeze(-1)
+        loss: Tensor = (cross_entropy(logits, torch.full_like(logits, float(real))) - right).mean(-1)
+        return loss
+
+
+class ScPreGAN(OneForEach):
+    """scPreGAN: cells written out on the other side by generative adversarial networks."""
+
+    name = "scpregan"
+    title = "encoder with a generator and a discriminator for control and for perturbed cells"
+    source = (
+        "Wei et al., scPreGAN, a deep generative model for predicting the response of single-cell expression to "
+        "perturbation, Bioinformatics 2022"
+    )
+    assumes = "one latent space holds what a cell is, whatever its condition"
+    loss = (
+        "mean squared errors of both sides + encoding weight * those of latents encoded again "
+        "+ adversarial weight * (cross-entropies of passing for real - probabilities of the right context)"
+    )
+    Parameters: ClassVar[type] = ScPreGANParameters
+
+    parameters: ScPreGANParameters
+
+    def _one_network(self, lanes: Lanes, scope: Scope) -> CrossGenerator:
+        return CrossGenerator(lanes, len(scope.genes), len(scope.contexts), self.parameters)
+
+    def _one_training(
+        self, network: CrossGenerator, data: PerturbationData, split: Split, condition: int
+    ) -> list[Stage]:
+        p = self.parameters
+        betas = (p.beta1, p.beta2)
+        encoder = Optimiser([network.encoder], p.encoder_lr)
+        generators, discriminators = (
+            Optimiser([modules], p.lr, betas=betas) for modules in (network.generators, network.discriminators)
+        )
+        decay = step_decay(p.decay, p.decay_every)
+        updates = [
+            Update(discriminators, lambda batch: self._tell_apart(network, batch), decay),
+            Update([encoder, generators], lambda batch: self._generate(network, batch), decay),
+        ]
+        sides = [one_side(data, split.train, side, code) for side, code in zip(OTHER, (0, condition), strict=True)]
+        return [Stage("adversarial", SideBySide(sides, p.batch_size, p.iterations), p.epochs, updates)]
+
+    def _tell_apart(self, network: CrossGenerator, batch: Batch) -> Terms:
+        """The discriminators' loss, over a side's real cells and those generated on it from the other side."""
+        losses = []
+        for side, other in OTHER.items():
+            with torch.no_grad():
+                crossed = network.generate(network.encoder(batch.cells[other]), side)
+            losses.append(network.judge(batch.cells[side], batch.labels[side], side, real=True))
+            losses.append(network.judge(crossed, batch.labels[other], side, real=False))
+        return {"discriminators": torch.stack(losses).sum(0)}
+
+    def _generate(self, network: CrossGenerator, batch: Batch) -> Terms:
+        """The loss of encoder and generators: reconstruction, adversarial and encoding, on both sides."""
+        p = self.parameters
+        reconstructions, adversarials, encodings = [], [], []
+        generated: dict[str, list[Tensor]] = {side: [] for side in OTHER}
+        contexts: dict[str, list[Tensor]] = {side: [] for side in OTHER}
+        for side, other in OTHER.items():
+            z = network.encoder(batch.cells[side])
+            same, crossed = network.generate(z, side), network.generate(z, other)
+            same_z, crossed_z = network.encoder(same), network.encoder(crossed)
+            cycled = network.generate(crossed_z, side)
+            reconstructions.append(mean_squared_error(same, batch.cells[side].dense))
+            encodings += [mean_squared_error(latent, z.detach()) for latent in (same_z, crossed_z)]
+            for where, cells in ((side, same), (other, crossed), (side, cycled)):
+                generated[where].append(cells)
+                contexts[where].append(batch.labels[side])
+        for side in OTHER:
+            # Three losses, each a mean over as many cells: judged together, the discriminator is normalised once.
+            together = torch.cat(generated[side], 1), torch.cat(contexts[side], 1)
+            adversarials.append(3 * network.judge(*together, side, real=True))
+        reconstruction, adversarial, encoding = (
+            torch.stack(losses).sum(0) for losses in (reconstructions, adversarials, encodings)
+        )
+        loss = (
+            p.reconstruction_weight * reconstruction + p.adversarial_weight * adversarial + p.encoding_weight * encoding
+        )
+        return {"loss": loss, "reconstruction": reconstruction, "adversarial": adversarial, "encoding": encoding}
+
+    def _one_response(self, network: CrossGenerator, X: csr_matrix, groups: Rows) -> npt.NDArray[np.float32]:
+        return self._in_batches(X, lambda x: network.generate(network.encoder(x), "perturbed"))
+
+
+def one_side(data: PerturbationData, rows: Rows, side: str, condition: int) -> Examples:
+    """The cells of a side, those of ``condition`` among ``rows``, each with the code of its context."""
+    cells = rows[data.condition[rows] == condition]
+    return Examples(data.X, {side: cells}, {side: data.context[cells].astype(np.int64)})

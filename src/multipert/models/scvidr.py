@@ -1,0 +1,306 @@
+"""scVIDR: latent arithmetic in which each context moves its own way, and doses share one direction (Kana 2023).
+
+The autoencoder is scGen's. Each training context has a delta of its own, from the centroid of its control cells to that
+of its perturbed cells; linear regression from control centroid to delta says how a context not seen perturbed moves.
+Where a compound was given at several doses, one autoencoder learns them all, the regression is made at the highest
+dose, and a lower dose goes part of the way, by the logarithm of the dose.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+
+from multipert.data import PerturbationData, Split, offer
+from multipert.errors import InputError
+from multipert.models.base import PREDICTED_AT_ONCE, Scope
+from multipert.models.parameters import parameter
+from multipert.models.scgen import LatentArithmetic, LatentArithmeticParameters, visible
+from multipert.networks import Lanes, VariationalAutoencoder
+from multipert.training import Stage
+
+Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScVIDRParameters(LatentArithmeticParameters):
+    """What scVIDR can be told beside."""
+
+    share_hidden: bool = parameter(
+        "whether hidden layers after the first are one layer passed several times, in the encoder and in the decoder, "
+        "as in the original; this makes a difference from three layers on"
+    )
+
+
+class ContextAutoencoder(VariationalAutoencoder):
+    """The autoencoder, and what of its latent space the regression needs.
+
+    Attributes
+    ----------
+    centroids
+        (lanes, contexts, latent) mean of each context's control cells; NaN where training saw none.
+    deltas
+        (lanes, contexts, latent) mean of each context's perturbed cells minus its centroid; NaN where training saw
+        none of either.
+    lowest, highest
+        (lanes, latent) range of the training cells.
+    """
+
+    centroids: Tensor
+    deltas: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+
+class ScVIDR(LatentArithmetic):
+    """scVIDR for single doses (``vidrSingle``): a delta for each context, by regression on its control centroid.
+
+    Given control cells of several contexts, each context is moved by its own.
+    """
+
+    name = "scvidr"
+    title = "variational autoencoder; each context moved by a latent vector regressed on its control centroid"
+    source = (
+        "Kana et al., Generative modeling of single-cell gene expression for dose-dependent chemical perturbations, "
+        "Patterns 2023"
+    )
+    Parameters = ScVIDRParameters
+
+    def _one_network(self, lanes: Lanes, scope: Scope) -> ContextAutoencoder:
+        p = self.parameters
+        network = self._autoencoder(ContextAutoencoder, lanes, scope, share_hidden=p.share_hidden)
+        for name in ("centroids", "deltas"):
+            network.register_buffer(name, torch.full((len(lanes), len(scope.contexts), p.latent), torch.nan))
+        for name in ("lowest", "highest"):
+            network.register_buffer(name, torch.zeros(len(lanes), p.latent))
+        return network
+
+    def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
+        for condition, one in enumerate(network, start=1):
+            self._survey(one, data, split, [condition], condition)
+
+    def _survey(
+        self, network: ContextAutoencoder, data: PerturbationData, split: Split, conditions: Sequence[int], at: int
+    ) -> None:
+        """Note the range of the cells it learnt, and each context's centroid and delta under the condition ``at``."""
+        rows = visible(data, split, [0, *conditions])
+        z = torch.from_numpy(self._in_batches(data.X[rows], network.encode))
+        network.lowest[0], network.highest[0] = z.amin(0), z.amax(0)
+        context, condition = torch.from_numpy(data.context[rows]), torch.from_numpy(data.condition[rows])
+        for here in range(len(data.contexts)):
+            # The mean of no cells is NaN.
+            control, perturbed = (z[(context == here) & (condition == code)].mean(0) for code in (0, at))
+            network.centroids[0, here], network.deltas[0, here] = control, perturbed - control
+
+    def _one_response(self, network: ContextAutoencoder, X: csr_matrix, groups: Rows) -> Floats:
+        return self._respond(network, X, groups, 1.0)
+
+    def _respond(self, network: ContextAutoencoder, X: csr_matrix, groups: Rows, share: float) -> Floats:
+        """Move the cells of each group by ``share`` of the delta read off their centroid."""
+        predicted = np.empty(X.shape, dtype=np.float32)
+        for group in np.unique(groups):
+            cells = np.flatnonzero(groups == group)
+            centroid = self._in_batches(X[cells], network.encode).mean(axis=0, dtype=np.float64)
+            delta = share * regressed_delta(centroid, network.centroids[0].numpy(), network.deltas[0].numpy())
+            predicted[cells] = self._moved(network, X[cells], torch.from_numpy(delta.astype(np.float32)))
+        return predicted
+
+    def _share(self, condition: int) -> float:
+        """How much of its network's delta a condition moves by."""
+        return 1.0
+
+    def gene_scores(
+        self, perturbation: str, *, context: str | None = None, samples: int = 10_000
+    ) -> "pd.Series[float]":
+        """Which genes make up the response, by a linear stand-in of the decoder.
+
+        Latent vectors are drawn uniformly inside each dimension's observed range and decoded. Ridge regression (penalty
+        1) from latent vector to expression, a sample weighing 1 / its cosine distance to delta, gives coefficients
+        (genes, latent); those of each latent dimension are divided by their norm over genes, and a gene's score is the
+        inner product of its own with delta.
+
+        Parameters
+        ----------
+        perturbation
+            One the model was fitted on.
+        context
+            The training context whose delta is explained; by default the held-out one's, or the mean of all where none
+            was held out.
+        samples
+            How many latent vectors are drawn; the original takes 100,000. The same seed draws the same.
+
+        Returns
+        -------
+        Series
+            Score by gene, the largest in absolute value first. Positive: the perturbation raises the gene. Scores rank
+            genes; they have no unit.
+
+        Raises
+        ------
+        InputError
+            If the model is not fitted, the perturbation or the context is unknown, or training saw too little of
+            either to know delta.
+
+        References
+        ----------
+        Kana et al., Patterns 4(8), 2023; the norms and the penalty are those of its published code.
+        """
+        scope = self._fitted()
+        scope.check_condition(perturbation, scope.conditions[1:])
+        context = scope.held_out if context is None else context
+        if context is not None and context not in scope.contexts:
+            raise InputError(f"the model knows no context {context!r}; {offer(context, scope.contexts)}")
+        code = scope.conditions.index(perturbation)
+        network = self._serving(code)
+        centroids, deltas = network.centroids[0].numpy(), network.deltas[0].numpy()
+        centroid = np.nanmean(centroids, axis=0) if context is None else centroids[scope.contexts.index(context)]
+        delta = self._share(code) * regressed_delta(centroid, centroids, deltas)
+        if np.isnan(delta).any():
+            raise InputError(
+                f"training saw too few control cells or cells of {perturbation!r} to tell how "
+                f"{'cells' if context is None else repr(context)} would move: choose another"
+            )
+        drawn = np.random.default_rng(self.seed).uniform(
+            network.lowest[0].numpy(), network.highest[0].numpy(), (samples, len(delta))
+        )
+        coefficients = weighted_ridge(drawn, decoded(network, drawn), 1 / cosine_distances(drawn, delta))
+        norm = np.linalg.norm(coefficients, axis=0)
+        scores = np.divide(coefficients, norm, out=np.zeros_like(coefficients), where=norm > 0) @ delta
+        return pd.Series(scores, index=pd.Index(scope.genes), name=perturbation).sort_values(
+            key=np.abs, ascending=False, kind="stable"
+        )
+
+
+class ScVIDRDose(ScVIDR):
+    """scVIDR for many doses (``vidrMult``): one model of a compound, deltas at its highest dose, doses on a line.
+
+    Dose d moves cells by ``delta log1p(d) / log1p(highest dose)``. Data without doses are the special case of one dose
+    for each perturbation, its highest: the same as ``scvidr``.
+    """
+
+    name = "scvidr-dose"
+    title = "scvidr with one model for all doses of a compound, moved by the logarithm of the dose"
+
+    def _network(self, lanes: Lanes, scope: Scope) -> nn.ModuleList:
+        return nn.ModuleList([self._one_network(lanes, scope) for _ in compounds(scope)])
+
+    def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
+        if self.scope_.keys.dose_key is None:
+            _log.warning("scvidr-dose: the data name no doses (no dose key), so this fit is the same as scvidr's")
+        return [
+            replace(stage, name=f"{compound}: {stage.name}")
+            for one, (compound, doses) in zip(network, compounds(self.scope_).items(), strict=True)
+            for stage in self._training(one, data, split, list(doses))
+        ]
+
+    def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
+        for one, doses in zip(network, compounds(self.scope_).values(), strict=True):
+            self._survey(one, data, split, list(doses), max(doses, key=doses.__getitem__))
+
+    def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> Floats:
+        return self._respond(self._serving(condition), X, groups, self._share(condition))
+
+    def _serving(self, condition: int) -> Any:
+        known = zip(self.network_, compounds(self.scope_).values(), strict=True)
+        return next(network for network, doses in known if condition in doses)
+
+    def _share(self, condition: int) -> float:
+        doses = next(doses for doses in compounds(self.scope_).values() if condition in doses)
+        return float(np.log1p(doses[condition]) / np.log1p(max(doses.values())))
+
+
+def compounds(scope: Scope) -> dict[str, dict[int, float]]:
+    """The dose of each condition, by code, of each compound; 1 where the data have no doses."""
+    key = scope.keys.dose_key
+    found: dict[str, dict[int, float]] = {}
+    for code, condition in enumerate(scope.conditions[1:], start=1):
+        labels: Mapping[str, Any] = scope.labels[condition]
+        compound, dose = (condition, 1.0) if key is None else (condition.rpartition("@")[0], labels[key])
+        found.setdefault(compound, {})[code] = dose
+    return found
+
+
+def regressed_delta(centroid: npt.ArrayLike, centroids: npt.ArrayLike, deltas: npt.ArrayLike) -> Doubles:
+    """Delta at a control centroid, by ordinary linear regression over contexts.
+
+    Contexts are fewer than latent dimensions, so that many lines fit exactly: the one of least norm is taken. A single
+    context gives its own delta.
+
+    Parameters
+    ----------
+    centroid
+        (latent,) where delta is wanted.
+    centroids, deltas
+        (contexts, latent) the control centroid of each context, and its delta; contexts with NaN are left out.
+
+    Returns
+    -------
+    ndarray
+        (latent,), NaN where there is no context.
+    """
+    x, X, Y = (np.asarray(one, dtype=np.float64) for one in (centroid, centroids, deltas))
+    known = ~np.isnan(Y).any(axis=1)
+    if not known.any():
+        return np.full_like(x, np.nan)
+    X, Y = X[known], Y[known]
+    slope = np.linalg.lstsq(X - X.mean(axis=0), Y - Y.mean(axis=0), rcond=None)[0]
+    predicted: Doubles = Y.mean(axis=0) + (x - X.mean(axis=0)) @ slope
+    return predicted
+
+
+@torch.no_grad()
+def decoded(network: VariationalAutoencoder, z: Doubles) -> Iterator[Doubles]:
+    """Profiles (samples, genes) of latent vectors (samples, latent), some at a time."""
+    for start in range(0, len(z), PREDICTED_AT_ONCE):
+        some = torch.from_numpy(z[start : start + PREDICTED_AT_ONCE].astype(np.float32))
+        yield network.decode(some[None])[0].double().numpy()
+
+
+def weighted_ridge(inputs: Doubles, outputs: Iterable[Doubles], weights: Doubles, penalty: float = 1.0) -> Doubles:
+    """Coefficients of weighted ridge regression with a free intercept.
+
+    Parameters
+    ----------
+    inputs
+        (samples, inputs)
+    outputs
+        (some samples, outputs) in order, part by part: they are never held all at once.
+    weights
+        (samples,)
+    penalty
+        Of the squared coefficients.
+
+    Returns
+    -------
+    ndarray
+        (outputs, inputs)
+    """
+    design = np.column_stack([np.ones(len(inputs)), inputs])
+    weighted = design * weights[:, None]
+    left = weighted.T @ design + penalty * np.diag([0.0] + [1.0] * inputs.shape[1])
+    right: npt.NDArray[np.floating[Any]] = np.zeros(1)
+    start = 0
+    for part in outputs:
+        right = right + weighted[start : start + len(part)].T @ part
+        start += len(part)
+    coefficients: Doubles = np.linalg.solve(left, right)[1:].T
+    return coefficients
+
+
+def cosine_distances(vectors: Doubles, direction: Doubles) -> Doubles:
+    """One minus the cosine between each vector (n, latent) and a direction (latent,), (n,), at least 1e-6."""
+    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(direction)
+    cosine = np.divide(vectors @ direction, norms, out=np.zeros(len(vectors)), where=norms > 0)
+    distances: Doubles = np.maximum(1 - cosine, 1e-6)
+    return distances

@@ -1,0 +1,56 @@
+"""A translator of latents between sides, through one Gaussian space that they share (scButterfly, Cao 2024)."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from multipert.networks.lanes import Lanes
+from multipert.networks.layers import BatchNorm, Layer, Linear
+from multipert.networks.variational import GaussianHeads
+
+
+class Translator(nn.Module):
+    """From the latent of any side, through a shared Gaussian space, to the latent of any side.
+
+    Every side has a mean and a log-variance head into the shared space and a layer out of it, each linear with batch
+    normalisation and LeakyReLU. A translator of one side is the bottleneck of that side's variational autoencoder.
+
+    Parameters
+    ----------
+    lanes
+        The networks side by side.
+    sides
+        Their names.
+    latent
+        Width of each side's latent.
+    shared
+        Width of the shared space.
+    """
+
+    into: Mapping[str, GaussianHeads]
+
+    def __init__(self, lanes: Lanes, sides: Sequence[str], *, latent: int, shared: int) -> None:
+        super().__init__()
+
+        def layer(n_in: int, n_out: int) -> Layer:
+            return Layer(Linear(lanes, n_in, n_out), norm=BatchNorm(lanes, n_out))
+
+        into = {side: GaussianHeads(lanes, lambda: layer(latent, shared)) for side in sides}
+        self.into = nn.ModuleDict(into)  # type: ignore[assignment]
+        self.out_of = nn.ModuleDict({side: layer(shared, latent) for side in sides})
+
+    def forward(self, z: Tensor, source: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Translate latents ``z`` ``(lanes, cells, latent)`` of the side ``source``.
+
+        Returns
+        -------
+        translated
+            The latent on every side, each ``(lanes, cells, latent)``: through a sample of the shared space in training
+            mode, through its mean in evaluation mode.
+        mean, variance
+            Of the shared space, each ``(lanes, cells, shared)``.
+        """
+        mean, log_variance = self.into[source](z)
+        variance = log_variance.exp()
+        shared = self.into[source].sample(mean, variance)
+        return {side: out(shared) for side, out in self.out_of.items()}, mean, variance

@@ -1,0 +1,325 @@
+"""scButterfly: its losses against plain torch, its stages and what moves in each, and the model from end to end."""
+
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from torch import Tensor
+from torch.nn import functional
+
+import multipert as mp
+from multipert.models.base import Scope
+from multipert.models.pairing import pair
+from multipert.models.scbutterfly import Butterfly, ScButterfly
+from multipert.networks import Dropout, Lanes, Layer
+from multipert.training import Batch, Sitting, Stage, train
+
+KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+G = 30
+FAST: dict[str, Any] = {
+    "control_hidden": (12,),
+    "perturbed_hidden": (10,),
+    "latent": 6,
+    "shared": 5,
+    "batch_size": 8,
+    "pretrain_epochs": 2,
+    "epochs": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def adata() -> AnnData:
+    return mp.simulate(n_genes=G, contexts=("A", "B", "C"), perturbations=("alpha", "beta"), cells_per_group=10, seed=3)
+
+
+@pytest.fixture(scope="module")
+def data(adata: AnnData) -> mp.PerturbationData:
+    return mp.PerturbationData.from_anndata(adata, **KEYS)
+
+
+@pytest.fixture(scope="module")
+def controls(adata: AnnData) -> AnnData:
+    return adata[(adata.obs["condition"] == "control") & (adata.obs["cell_type"] == "B")].copy()
+
+
+@pytest.fixture(scope="module")
+def model(data: mp.PerturbationData) -> ScButterfly:
+    return ScButterfly(**FAST).fit(data, mp.leave_context_out(data, "B"))
+
+
+def training(model: ScButterfly, data: mp.PerturbationData, condition: int = 1) -> tuple[Butterfly, list[Stage], Lanes]:
+    split, lanes = mp.leave_context_out(data, "B"), Lanes([model.seed])
+    network = model._one_network(lanes, Scope.of(data, split))
+    return network, model._one_training(network, data, split, condition), lanes
+
+
+# The losses, once more in plain torch. Dropout is off, and every random number is given.
+
+
+class Plain:
+    """The network of the paper on the same weights, in training mode: batch statistics, sampled latents."""
+
+    def __init__(self, network: Butterfly, noise: Tensor) -> None:
+        self.network, self.noise = network, noise
+
+    def layer(self, layer: Layer, x: Tensor, *, activate: bool = True) -> Tensor:
+        h = x @ layer.linear.weight[0] + layer.linear.bias[0]
+        h = (h - h.mean(0)) / (h.var(0, correction=0) + 1e-5).sqrt()  # its scale and shift start as 1 and 0
+        return torch.where(h > 0, h, 0.01 * h) if activate else h
+
+    def chain(self, layers: Any, x: Tensor) -> Tensor:
+        for layer in layers:
+            x = self.layer(layer, x)
+        return x
+
+    def encode(self, side: str, x: Tensor) -> Tensor:
+        return self.chain(self.network.sides[side].encoder.layers, x)
+
+    def decode(self, side: str, z: Tensor) -> Tensor:
+        return self.chain(self.network.sides[side].decoder.layers, z)
+
+    def through(self, translator: Any, source: str, z: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        mean = self.layer(translator.into[source].mean, z)
+        log_variance = self.layer(translator.into[source].log_variance, z)
+        shared = mean + torch.exp(log_variance / 2) * self.noise
+        kl = -0.5 * torch.mean(1 + log_variance - mean.pow(2) - log_variance.exp())
+        return {side: self.layer(out, shared) for side, out in translator.out_of.items()}, kl
+
+    def discriminate(self, side: str, z: Tensor) -> Tensor:
+        return torch.sigmoid(self.layer(self.network.sides[side].discriminator, z, activate=False)).squeeze(1)
+
+
+U = torch.tensor([[0.05, 0.3, 0.45, 0.55, 0.7, 0.85, 0.95, 0.2]])
+NOISE = torch.randn(1, 8, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> None:
+    initial = Lanes.uniform
+    monkeypatch.setattr(
+        Lanes, "uniform", lambda *given, **range_: U if given[1:] == (8,) else initial(*given, **range_)
+    )
+    monkeypatch.setattr(Lanes, "normal", lambda *given: NOISE)
+
+
+class Case:
+    """A network, its stages, a batch of pairs in an epoch, and the same in plain torch."""
+
+    def __init__(self, data: mp.PerturbationData, epoch: int, **parameters: Any) -> None:
+        settings = {**FAST, "mask": 0.0, "dropout": 0.0, "kl_warmup": 50, "kl_weight": 300.0} | parameters
+        self.network, stages, _ = training(ScButterfly(**settings), data)
+        self.control, self.perturbed, self.joint = stages
+        self.batch: Batch = next(self.joint.batches.epoch(epoch, 1))
+        self.plain = Plain(self.network, NOISE[0])
+        self.x = {side: self.batch.cells[side].dense[0] for side in ("control", "perturbed")}
+        self.z = {side: self.plain.encode(side, x) for side, x in self.x.items()}
+        through = {side: self.plain.through(self.network.translator, side, z) for side, z in self.z.items()}
+        self.translated = {side: translated for side, (translated, _) in through.items()}
+        self.kl = through["control"][1] + through["perturbed"][1]
+        self.mse = torch.zeros(())
+        for source in ("control", "perturbed"):
+            for target in ("control", "perturbed"):
+                decoded = self.plain.decode(target, self.translated[source][target])
+                self.mse = self.mse + functional.mse_loss(decoded, self.x[target])
+
+    def discriminators(self) -> Tensor:
+        total = torch.zeros(())
+        for side, other in (("control", "perturbed"), ("perturbed", "control")):
+            shown, labels = [], []
+            for cell, u in enumerate(U[0].tolist()):
+                shown.append(self.z[side][cell] if u > 0.5 else self.translated[other][side][cell])
+                labels.append(u if u > 0.8 else 0.8 if u > 0.5 else 0.2 if u > 0.2 else u)
+            said = self.plain.discriminate(side, torch.stack(shown))
+            total = total + functional.binary_cross_entropy(said, torch.tensor(labels))
+        return total
+
+
+@pytest.mark.usefixtures("given")
+@pytest.mark.parametrize("side", ["control", "perturbed"])
+@pytest.mark.parametrize(("epoch", "share"), [(0, 0.0), (20, 0.4), (50, 1.0), (99, 1.0)])
+def test_a_side_alone_reconstructs_with_a_divergence_that_rises(
+    data: mp.PerturbationData, side: str, epoch: int, share: float
+) -> None:
+    case = Case(data, epoch)
+    stage = {"control": case.control, "perturbed": case.perturbed}[side]
+    (update,) = stage.updates
+    own, kl = case.plain.through(case.network.sides[side].bottleneck, side, case.z[side])
+    assert list(own) == [side]
+    mse = functional.mse_loss(case.plain.decode(side, own[side]), case.x[side])
+    terms = update.loss(case.batch)
+    assert next(iter(terms)) == "loss"
+    torch.testing.assert_close(terms["loss"], (mse + share * 300 / G * kl).reshape(1))
+    assert stage.measure is not None
+    torch.testing.assert_close(stage.measure(case.batch)["mse"], mse.reshape(1))
+
+
+@pytest.mark.usefixtures("given")
+def test_discriminators_tell_native_from_translated_latents_by_soft_labels(data: mp.PerturbationData) -> None:
+    case = Case(data, 0)
+    update = case.joint.updates[0]
+    torch.testing.assert_close(update.loss(case.batch)["discriminators"], case.discriminators().reshape(1))
+
+
+@pytest.mark.usefixtures("given")
+@pytest.mark.parametrize(("epoch", "share"), [(0, 0.0), (20, 0.4), (50, 1.0), (99, 1.0)])
+@pytest.mark.parametrize("margin", [-1e-3, 1e-3])
+def test_the_joint_loss_takes_off_the_discriminators_whenever_that_is_below_the_threshold(
+    data: mp.PerturbationData, epoch: int, share: float, margin: float
+) -> None:
+    against = Case(data, epoch).discriminators().item()
+    case = Case(data, epoch, against_below=against + margin)
+    terms = case.joint.updates[1].loss(case.batch)
+    expected = case.mse + share * 2 * 300 / G * case.kl - (case.discriminators() if margin > 0 else 0)
+    assert next(iter(terms)) == "loss"
+    torch.testing.assert_close(terms["loss"], expected.reshape(1))
+    weights: Any = case.network.sides["perturbed"].encoder.layers[0].linear.weight
+    (ours,), (theirs,) = (torch.autograd.grad(loss.sum(), weights) for loss in (terms["loss"], expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert case.joint.measure is not None
+    torch.testing.assert_close(case.joint.measure(case.batch)["mse"], case.mse.reshape(1))
+
+
+def test_no_dropout_after_the_last_layer(data: mp.PerturbationData) -> None:
+    network, _, _ = training(ScButterfly(preset="study", control_hidden=(12, 11), batch_size=8), data)
+    for side, hidden in (("control", 2), ("perturbed", 1)):
+        assert network.sides[side].mask.rate == 0.5
+        for chain in (network.sides[side].encoder, network.sides[side].decoder):
+            dropouts = [layer.dropout for layer in chain.layers]
+            assert all(isinstance(dropout, Dropout) for dropout in dropouts)
+            assert [dropout.rate for dropout in dropouts] == [0.1] * hidden + [0.0]
+
+
+# Training.
+
+
+def test_stages_in_order_and_what_moves_in_each(data: mp.PerturbationData) -> None:
+    network, stages, lanes = training(ScButterfly(**FAST), data)
+    assert [stage.name for stage in stages] == ["pretrain control", "pretrain perturbed", "joint"]
+    coders = {f"sides.{side}.{part}" for side in ("control", "perturbed") for part in ("encoder", "decoder")}
+    moving = [
+        {"sides.control.encoder", "sides.control.decoder", "sides.control.bottleneck"},
+        {"sides.perturbed.encoder", "sides.perturbed.decoder", "sides.perturbed.bottleneck"},
+        coders | {"translator", "sides.control.discriminator", "sides.perturbed.discriminator"},
+    ]
+    for stage, expected in zip(stages, moving, strict=True):
+        before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+        train(network, lanes, [stage], seed=1, sitting=Sitting("cpu", progress=False), identity={})
+        moved = {name for name, weight in network.named_parameters() if not torch.equal(weight, before[name])}
+        parts = {".".join(name.split(".")[: 3 if name.startswith("sides") else 1]) for name in moved}
+        assert parts == expected
+
+
+def test_encoders_and_decoders_keep_their_optimisers_and_discriminators_have_their_own(
+    data: mp.PerturbationData,
+) -> None:
+    network, (control, perturbed, joint), _ = training(ScButterfly(preset="study", batch_size=8), data)
+    (discriminators,) = joint.updates[0].optimisers
+    assert (discriminators.rule, discriminators.lr) == ("sgd", 5e-3)
+    assert discriminators.modules == [side.discriminator for side in network.sides.values()]
+    others = joint.updates[1].optimisers
+    assert [others[0], others[1]] == [control.updates[0].optimisers[0], perturbed.updates[0].optimisers[0]]
+    assert others[2].modules == [network.translator]
+    for optimiser in (*others, control.updates[0].optimisers[1], perturbed.updates[0].optimisers[1]):
+        assert (optimiser.rule, optimiser.lr, optimiser.betas) == ("adam", 1e-3, (0.9, 0.999))
+    assert [(stage.epochs, stage.patience) for stage in (control, perturbed, joint)] == [
+        (100, 50),
+        (100, 50),
+        (200, 50),
+    ]
+
+
+def test_pairs_are_optimal_transport_partners_outside_the_held_out_context(data: mp.PerturbationData) -> None:
+    _, (control, perturbed, joint), _ = training(ScButterfly(**FAST), data, condition=2)
+    split = mp.leave_context_out(data, "B")
+    expected = pair(data, split.train[data.context[split.train] != 1])
+    here = expected.condition == 2
+    cells = joint.batches.examples.cells
+    np.testing.assert_array_equal(cells["control"], expected.control[here])
+    np.testing.assert_array_equal(cells["perturbed"], expected.partner[here])
+    assert {name: list(stage.batches.examples.cells) for name, stage in (("c", control), ("p", perturbed))} == {
+        "c": ["control"],
+        "p": ["perturbed"],
+    }
+    assert joint.validation is not None
+    assert set(joint.validation.cells["control"]) <= set(split.validation)
+
+
+def test_the_study_preset_is_the_spec() -> None:
+    p = ScButterfly(preset="study").parameters
+    assert (p.control_hidden, p.perturbed_hidden, p.latent, p.shared) == ((256,), (128,), 128, 128)
+    assert (p.mask, p.dropout, p.kl_weight, p.kl_warmup) == (0.5, 0.1, 20, 50)
+    assert (p.lr, p.discriminator_lr, p.against_below, p.zero_below) == (1e-3, 5e-3, 1.35, 1e-4)
+    assert (p.batch_size, p.pretrain_epochs, p.epochs, p.patience) == (64, 100, 200, 50)
+
+
+# From end to end.
+
+
+def test_one_network_for_each_perturbation(model: ScButterfly, data: mp.PerturbationData, controls: AnnData) -> None:
+    assert list(model.history_.table["stage"].unique()) == [
+        f"{perturbation}: {stage}"
+        for perturbation in ("alpha", "beta")
+        for stage in ("pretrain control", "pretrain perturbed", "joint")
+    ]
+    assert model.n_parameters == 2 * sum(p.numel() for p in training(model, data)[0].parameters())
+    assert not np.allclose(model.predict(controls, "alpha").X, model.predict(controls, "beta").X)
+
+
+def test_small_predicted_values_become_zero(model: ScButterfly, data: mp.PerturbationData, controls: AnnData) -> None:
+    split = mp.leave_context_out(data, "B")
+    expected = model.predict(controls, "alpha").X
+    cut = ScButterfly(**FAST, zero_below=0.5).fit(data, split).predict(controls, "alpha").X
+    assert ((expected > 0) & (expected < 0.5)).any()
+    np.testing.assert_array_equal(cut, np.where(expected < 0.5, 0, expected))
+
+
+def test_same_seed_same_prediction_other_seed_another(
+    model: ScButterfly, data: mp.PerturbationData, controls: AnnData
+) -> None:
+    split, expected = mp.leave_context_out(data, "B"), model.predict(controls, "alpha").X
+    np.testing.assert_array_equal(ScButterfly(**FAST).fit(data, split).predict(controls, "alpha").X, expected)
+    assert not np.array_equal(ScButterfly(**FAST, seed=2).fit(data, split).predict(controls, "alpha").X, expected)
+
+
+def test_saved_and_loaded_it_predicts_the_same(model: ScButterfly, controls: AnnData, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    loaded = mp.models.load(tmp_path)
+    for perturbation in ("alpha", "beta"):
+        np.testing.assert_array_equal(loaded.predict(controls, perturbation).X, model.predict(controls, perturbation).X)
+
+
+def test_the_held_out_cells_play_no_part(adata: AnnData, model: ScButterfly, controls: AnnData) -> None:
+    tampered = adata.copy()
+    hidden = ((adata.obs["condition"] != "control") & (adata.obs["cell_type"] == "B")).to_numpy()
+    X = tampered.X.toarray()
+    X[hidden] = X[hidden][:, ::-1]
+    tampered.X = X
+    data = mp.PerturbationData.from_anndata(tampered, **KEYS)
+    other = ScButterfly(**FAST).fit(data, mp.leave_context_out(data, "B"))
+    np.testing.assert_array_equal(other.predict(controls, "alpha").X, model.predict(controls, "alpha").X)
+
+
+def test_one_perturbation_two_contexts_one_cell_in_a_group(adata: AnnData, controls: AnnData) -> None:
+    few = adata[adata.obs["condition"].isin(["control", "alpha"]) & (adata.obs["cell_type"] != "C")]
+    lone = few[(few.obs["condition"] == "alpha") & (few.obs["cell_type"] == "A")][:1]
+    rest = few[(few.obs["condition"] != "alpha") | (few.obs["cell_type"] != "A")]
+    data = mp.PerturbationData.from_anndata(ad.concat([rest, lone]), **KEYS)
+    model = ScButterfly(**FAST).fit(data, mp.leave_context_out(data, "B"))
+    predicted = model.predict(controls, "alpha")
+    assert predicted.shape == controls.shape
+    assert np.isfinite(predicted.X).all()
+
+
+def test_a_perturbation_without_pairs_and_too_large_a_batch_are_refused(
+    adata: AnnData, data: mp.PerturbationData
+) -> None:
+    kept = adata[(adata.obs["condition"] != "beta") | (adata.obs["cell_type"] == "B")]
+    lacking = mp.PerturbationData.from_anndata(kept, **KEYS)
+    with pytest.raises(mp.InputError, match="no context with both control cells and cells of 'beta'"):
+        ScButterfly(**FAST).fit(lacking, mp.leave_context_out(lacking, "B"))
+    with pytest.raises(mp.InputError, match="16 training cells cannot fill a batch of 64"):
+        ScButterfly(**FAST | {"batch_size": 64}).fit(data, mp.leave_context_out(data, "B"))

@@ -1,0 +1,259 @@
+"""scGen: its loss, its delta, and what it learns from."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+import multipert as mp
+from multipert.models.scgen import ScGen, balanced, balanced_delta, visible
+from multipert.networks import Lanes, VariationalAutoencoder
+from multipert.training import in_order
+
+FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 2}
+KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+
+
+@pytest.fixture(scope="module")
+def adata() -> AnnData:
+    return mp.simulate(
+        n_genes=60, contexts=("A", "B", "C"), perturbations=("alpha", "beta"), cells_per_group=20, seed=3
+    )
+
+
+@pytest.fixture(scope="module")
+def data(adata: AnnData) -> mp.PerturbationData:
+    return mp.PerturbationData.from_anndata(adata, **KEYS)
+
+
+@pytest.fixture(scope="module")
+def controls(data: mp.PerturbationData) -> AnnData:
+    return data.to_anndata(data.rows(condition="control", context="B"))
+
+
+@pytest.fixture(scope="module")
+def model(data: mp.PerturbationData) -> ScGen:
+    return ScGen(**FAST).fit(data, mp.leave_context_out(data, "B"))
+
+
+class PlainAutoencoder(nn.Module):
+    """The autoencoder as torch's own modules would have it, with the weights of ours."""
+
+    def __init__(self, ours: VariationalAutoencoder) -> None:
+        super().__init__()
+
+        def linear(one: Any) -> nn.Linear:
+            plain = nn.Linear(one.weight.shape[1], one.weight.shape[2])
+            plain.load_state_dict({"weight": one.weight[0].T, "bias": one.bias[0, 0]})
+            return plain
+
+        def hidden(layers: Any) -> nn.Sequential:
+            parts: list[nn.Module] = []
+            for layer in layers:
+                width = layer.norm.weight.shape[-1]
+                norm = nn.BatchNorm1d(width, momentum=0.01, eps=1e-3)
+                parts += [linear(layer.linear), norm, nn.LeakyReLU(0.01), nn.Dropout(0.0)]
+            return nn.Sequential(*parts)
+
+        *decoder, output = ours.decoder.layers
+        self.encoder, self.decoder, self.output = hidden(ours.encoder.layers), hidden(decoder), linear(output.linear)
+        self.mean, self.log_variance = linear(ours.heads.mean), linear(ours.heads.log_variance)
+
+    def loss(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        h = self.encoder(x)
+        posterior = Normal(self.mean(h), torch.sqrt(torch.exp(self.log_variance(h)) + 1e-4))
+        z = posterior.mean + posterior.stddev * noise
+        reconstruction = ((x - self.output(self.decoder(z))) ** 2).sum(dim=1)
+        divergence = kl_divergence(posterior, Normal(0.0, 1.0)).sum(dim=1)
+        return (0.5 * reconstruction + 0.5 * (5e-5 * divergence)).mean()
+
+
+def test_the_loss_and_its_gradient_are_plain_torchs(data: mp.PerturbationData) -> None:
+    model = ScGen(preset="study", hidden=16, latent=4, epochs=1)
+    lanes = Lanes([1])
+    ours = VariationalAutoencoder(lanes, 60, hidden=16, layers=2, latent=4, dropout=0.0).train()
+    plain = PlainAutoencoder(ours).train()
+    stage = model.fit(data)._training(ours, data, mp.train_on_everything(data), [1])[0]
+    (batch,) = in_order(stage.batches.examples, len(stage.batches.examples))
+
+    before = lanes.state()
+    terms = stage.updates[0].loss(batch)
+    lanes.restore(before)
+    expected = plain.loss(batch.cells["x"].dense[0], lanes.normal(len(batch), 4)[0])
+    assert next(iter(terms)) == "loss"
+    torch.testing.assert_close(terms["loss"][0], expected)
+
+    terms["loss"].sum().backward()
+    expected.backward()
+    torch.testing.assert_close(ours.encoder.layers[0].linear.weight.grad[0].T, plain.encoder[0].weight.grad)
+    torch.testing.assert_close(ours.heads.log_variance.weight.grad[0].T, plain.log_variance.weight.grad)
+    torch.testing.assert_close(ours.encoder.layers[0].norm.running_variance[0], plain.encoder[1].running_var)
+
+
+def test_the_study_preset_is_the_spec() -> None:
+    p = ScGen(preset="study").parameters
+    assert (p.hidden, p.layers, p.latent, p.dropout) == (800, 2, 100, 0.2)
+    assert (p.kl_weight, p.lr, p.epsilon, p.weight_decay) == (5e-5, 1e-3, 0.01, 1e-6)
+    assert (p.batch_size, p.epochs, p.validation_share, p.patience) == (32, 100, 0.1, 25)
+    assert p.matched_contexts is False
+
+
+def test_training_follows_the_preset(data: mp.PerturbationData) -> None:
+    model = ScGen(preset="study", hidden=16, latent=4, epochs=1).fit(data)
+    (stage,) = model._training(model.network_[0], data, mp.train_on_everything(data), [1])
+    optimiser = stage.updates[0].optimiser
+    assert (optimiser.rule, optimiser.lr, optimiser.epsilon, optimiser.weight_decay) == ("adam", 1e-3, 0.01, 1e-6)
+    assert (stage.batches.size, stage.epochs, stage.patience) == (32, 1, 25)
+
+
+def test_each_network_learns_from_control_and_its_own_cells_a_tenth_of_them_to_validate(
+    model: ScGen, data: mp.PerturbationData
+) -> None:
+    split = mp.leave_context_out(data, "B")
+    stages = model._stages(model.network_, data, split)
+    assert [stage.name for stage in stages] == ["alpha: reconstruct", "beta: reconstruct"]
+    for condition, stage in enumerate(stages, start=1):
+        training, validation = stage.batches.examples.cells["x"], stage.validation.cells["x"]
+        assert len(validation) == 10  # of 60 control cells and 40 perturbed ones
+        expected = np.flatnonzero(np.isin(data.condition, [0, condition]))
+        np.testing.assert_array_equal(
+            np.sort(np.concatenate([training, validation])), np.setdiff1d(expected, split.test)
+        )
+        assert set(data.condition[validation]) == {0, condition}, "chosen at random, not the last in the file"
+
+
+def test_balancing_draws_every_context_up_to_the_largest() -> None:
+    context = np.repeat([4, 0, 2], [3, 10, 1])
+    cells = np.arange(14)
+    drawn = balanced(cells, context, np.random.default_rng(0))
+    assert np.bincount(context[drawn]).tolist() == [10, 0, 10, 0, 10]
+    assert set(drawn[context[drawn] == 4]) <= {0, 1, 2}
+
+
+def test_delta_is_the_difference_of_balanced_means() -> None:
+    """Plain loops over the same draws."""
+    z = np.random.default_rng(1).normal(size=(60, 3)).astype(np.float32)
+    perturbed = np.arange(60) % 3 == 0
+    context = np.random.default_rng(2).integers(0, 3, 60)
+    rng = np.random.default_rng(5)
+    sides = []
+    for side in (False, True):
+        rows = [[i for i in range(60) if perturbed[i] == side and context[i] == one] for one in range(3)]
+        sides.append([i for one in rows for i in rng.choice(one, max(map(len, rows)))])
+    size = min(map(len, sides))
+    means = []
+    for chosen in sides:
+        total = np.zeros(3)
+        for i in rng.choice(chosen, size, replace=False):
+            total += z[i]
+        means.append(total / size)
+    found = balanced_delta(z, perturbed, context, np.random.default_rng(5))
+    np.testing.assert_allclose(found, means[1] - means[0], atol=1e-6)
+
+
+def test_balanced_contexts_count_equally_whatever_their_sizes() -> None:
+    """Every cell of a group alike, the largest group as large on either side: the answer does not hang on the draw."""
+    sizes = {(0, False): 30, (1, False): 2, (0, True): 1, (1, True): 30}
+    place = {(0, False): 0.0, (1, False): 10.0, (0, True): 3.0, (1, True): 17.0}
+    z = np.concatenate([np.full((n, 2), place[group], np.float32) for group, n in sizes.items()])
+    context = np.concatenate([np.full(n, one) for (one, _), n in sizes.items()])
+    perturbed = np.concatenate([np.full(n, side) for (_, side), n in sizes.items()])
+    np.testing.assert_allclose(balanced_delta(z, perturbed, context, np.random.default_rng(0)), [5.0, 5.0])
+
+
+@pytest.mark.parametrize("matched", [True, False])
+def test_delta_is_read_off_the_cells_training_may_see(data: mp.PerturbationData, matched: bool) -> None:
+    """With matched contexts the held-out one, of which only control is seen, does not count."""
+    split = mp.leave_context_out(data, "B")
+    model = ScGen(**FAST, matched_contexts=matched).fit(data, split)
+    rows = visible(data, split, [0, 2])
+    if matched:
+        rows = rows[data.context[rows] != data.contexts.index("B")]
+    z = model.latent(data.to_anndata(rows), "beta")
+    expected = balanced_delta(z, data.condition[rows] == 2, data.context[rows], np.random.default_rng((1, 2)))
+    np.testing.assert_allclose(model.network_[1].delta[0, 0], expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_prediction_is_the_decoded_latent_plus_delta(model: ScGen, controls: AnnData) -> None:
+    network = model.network_[1]
+    z = torch.from_numpy(model.latent(controls, "beta"))
+    expected = network.decode((z + network.delta[0, 0])[None])[0].clamp(min=0)
+    np.testing.assert_allclose(model.predict(controls, "beta").X, expected, atol=1e-5)
+
+
+def test_cells_are_predicted_one_by_one_as_together(model: ScGen, controls: AnnData) -> None:
+    together = model.predict(controls, "alpha").X
+    np.testing.assert_allclose(model.predict(controls[:1].copy(), "alpha").X, together[:1], atol=1e-5)
+
+
+def test_same_seed_same_prediction_other_seed_another(
+    model: ScGen, data: mp.PerturbationData, controls: AnnData
+) -> None:
+    split = mp.leave_context_out(data, "B")
+    expected = model.predict(controls, "beta").X
+    np.testing.assert_array_equal(ScGen(**FAST).fit(data, split).predict(controls, "beta").X, expected)
+    assert not np.array_equal(ScGen(**FAST, seed=2).fit(data, split).predict(controls, "beta").X, expected)
+
+
+def test_saved_and_loaded_it_predicts_the_same(model: ScGen, controls: AnnData, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    loaded = mp.models.load(tmp_path)
+    assert loaded.n_parameters == model.n_parameters
+    np.testing.assert_array_equal(loaded.predict(controls, "beta").X, model.predict(controls, "beta").X)
+
+
+def test_the_held_out_cells_play_no_part(
+    adata: AnnData, data: mp.PerturbationData, model: ScGen, controls: AnnData
+) -> None:
+    tampered = adata.copy()
+    hidden = ((adata.obs["condition"] != "control") & (adata.obs["cell_type"] == "B")).to_numpy()
+    X = tampered.X.toarray()
+    X[hidden] = X[hidden][:, ::-1]
+    tampered.X = X
+    other = mp.PerturbationData.from_anndata(tampered, **KEYS)
+    fitted = ScGen(**FAST).fit(other, mp.leave_context_out(other, "B"))
+    np.testing.assert_array_equal(fitted.predict(controls, "beta").X, model.predict(controls, "beta").X)
+
+
+def test_parameters_are_counted_for_every_network(model: ScGen) -> None:
+    encoder = (60 * 16 + 16) + 2 * 16 + (16 * 16 + 16) + 2 * 16 + 2 * (16 * 4 + 4)
+    decoder = (4 * 16 + 16) + 2 * 16 + (16 * 16 + 16) + 2 * 16 + (16 * 60 + 60)
+    assert model.n_parameters == 2 * (encoder + decoder)
+
+
+def test_latent_needs_a_name_only_where_there_are_several_spaces(
+    model: ScGen, data: mp.PerturbationData, controls: AnnData
+) -> None:
+    with pytest.raises(mp.InputError, match="a latent space for each of 2 perturbations: name one of them"):
+        model.latent(controls)
+    assert not np.allclose(model.latent(controls, "alpha"), model.latent(controls, "beta"))
+    one = mp.PerturbationData.from_anndata(data.to_anndata(np.flatnonzero(data.condition < 2)), **KEYS)
+    fitted = ScGen(**FAST).fit(one)
+    assert fitted.latent(controls).shape == (20, 4)
+    np.testing.assert_array_equal(fitted.latent(controls), fitted.latent(controls, "alpha"))
+
+
+def test_two_contexts_and_a_group_of_one_cell(data: mp.PerturbationData) -> None:
+    kept = np.flatnonzero(data.context != data.contexts.index("C"))
+    lonely = data.rows(condition="beta", context="A")[1:]
+    few = mp.PerturbationData.from_anndata(data.to_anndata(np.setdiff1d(kept, lonely)), **KEYS)
+    assert len(few.rows(condition="beta", context="A")) == 1
+    controls = few.to_anndata(few.rows(condition="control", context="B"))
+    predicted = ScGen(**FAST).fit(few, mp.leave_context_out(few, "B")).predict(controls, "beta")
+    assert np.isfinite(predicted.X).all()
+
+
+def test_a_perturbation_seen_only_in_the_held_out_context_is_refused(data: mp.PerturbationData) -> None:
+    kept = np.flatnonzero((data.condition != 2) | (data.context == data.contexts.index("B")))
+    lacking = mp.PerturbationData.from_anndata(data.to_anndata(kept), **KEYS)
+    fitted = ScGen(**FAST).fit(lacking, mp.leave_context_out(lacking, "B"))
+    controls = lacking.to_anndata(lacking.rows(condition="control", context="B"))
+    assert np.isfinite(fitted.predict(controls, "alpha").X).all()
+    with pytest.raises(mp.InputError, match="training saw no context with both control cells and cells of this"):
+        fitted.predict(controls, "beta")

@@ -1,0 +1,263 @@
+"""scPreGAN: its losses against plain torch, what moves and how fast, and the model from end to end."""
+
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from torch import Tensor, nn
+
+import multipert as mp
+from multipert.models.base import Scope
+from multipert.models.scpregan import CrossGenerator, ScPreGAN
+from multipert.networks import Lanes, Linear, SparseBatch
+from multipert.training import Batch, SideBySide, Stage, sparse_batch
+
+KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+FAST: dict[str, Any] = {"hidden": (12, 8), "latent": 4, "batch_size": 8, "epochs": 2, "iterations": 3, "gain": 1.0}
+
+
+@pytest.fixture(scope="module")
+def adata() -> AnnData:
+    return mp.simulate(
+        n_genes=30, contexts=("A", "B", "C"), perturbations=("alpha", "beta"), cells_per_group=10, seed=3
+    )
+
+
+@pytest.fixture(scope="module")
+def data(adata: AnnData) -> mp.PerturbationData:
+    return mp.PerturbationData.from_anndata(adata, **KEYS)
+
+
+@pytest.fixture(scope="module")
+def controls(adata: AnnData) -> AnnData:
+    return adata[(adata.obs["condition"] == "control") & (adata.obs["cell_type"] == "B")].copy()
+
+
+@pytest.fixture(scope="module")
+def model(data: mp.PerturbationData) -> ScPreGAN:
+    return ScPreGAN(**FAST).fit(data, mp.leave_context_out(data, "B"))
+
+
+def untrained(model: ScPreGAN, data: mp.PerturbationData) -> nn.ModuleList:
+    return model._network(Lanes([model.seed]), Scope.of(data, mp.leave_context_out(data, "B")))
+
+
+def training(model: ScPreGAN, data: mp.PerturbationData, condition: int = 1) -> tuple[CrossGenerator, Stage]:
+    network = untrained(model, data)[condition - 1]
+    assert isinstance(network, CrossGenerator)
+    (stage,) = model._one_training(network, data, mp.leave_context_out(data, "B"), condition)
+    return network, stage
+
+
+# The network and its losses, once more in plain torch.
+
+
+def plain(linear: Any) -> nn.Linear:
+    out = nn.Linear(*linear.weight.shape[1:])
+    out.weight.data, out.bias.data = linear.effective_weight()[0].T.detach(), linear.bias[0, 0].detach()
+    return out
+
+
+class Plain:
+    """The same weights in the authors' layout: E, G_A, G_B, D_A, D_B, with sigmoid and softmax outputs."""
+
+    def __init__(self, network: Any) -> None:
+        def normed(layers: Any) -> list[nn.Module]:
+            out: list[nn.Module] = []
+            for layer in layers:
+                out += [plain(layer.linear), nn.LayerNorm(layer.linear.weight.shape[-1]), nn.ReLU()]
+            return out
+
+        self.E = nn.Sequential(*normed(network.encoder.layers[:-1]), plain(network.encoder.layers[-1].linear))
+        self.G = {side: nn.Sequential(*normed(network.generators[side].layers)) for side in ("control", "perturbed")}
+        self.D = {}
+        for side in ("control", "perturbed"):
+            judge = network.discriminators[side]
+            first, second = (plain(layer.linear) for layer in judge.body.layers)
+            body = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
+            real, classes = nn.Sequential(plain(judge.real), nn.Sigmoid()), plain(judge.classes)
+            self.D[side] = body, real, nn.Sequential(classes, nn.Softmax(dim=1))
+
+    def judged(self, side: str, x: Tensor, contexts: Tensor, target: float) -> Tensor:
+        body, real, classes = self.D[side]
+        h = body(x)
+        said = real(h).squeeze(1)
+        return nn.BCELoss()(said, torch.full_like(said, target)) + nn.NLLLoss()(classes(h), contexts)
+
+
+@pytest.fixture(scope="module")
+def case(data: mp.PerturbationData) -> tuple[ScPreGAN, CrossGenerator, Batch]:
+    model = ScPreGAN(**FAST)
+    network, stage = training(model, data)
+    network.eval()  # spectral norms stand still
+    return model, network, next(stage.batches.epoch(0, 1))
+
+
+def test_the_discriminators_loss(case: tuple[ScPreGAN, CrossGenerator, Batch]) -> None:
+    model, network, batch = case
+    them, (a, b) = Plain(network), (batch.cells[side].dense[0] for side in ("control", "perturbed"))
+    at, bt = batch.labels["control"][0], batch.labels["perturbed"][0]
+    expected = them.judged("control", a, at, 1) + them.judged("control", them.G["control"](them.E(b)), bt, 0)
+    expected = expected + them.judged("perturbed", b, bt, 1)
+    expected = expected + them.judged("perturbed", them.G["perturbed"](them.E(a)), at, 0)
+    terms = model._tell_apart(network, batch)
+    assert list(terms) == ["discriminators"]
+    torch.testing.assert_close(terms["discriminators"], expected.reshape(1))
+
+
+def test_the_generators_loss(case: tuple[ScPreGAN, CrossGenerator, Batch]) -> None:
+    _, network, batch = case
+    model = ScPreGAN(**FAST, reconstruction_weight=2.0, adversarial_weight=0.3, encoding_weight=0.7)
+    them, mse = Plain(network), nn.MSELoss()
+    reconstruction, adversarial, encoding = [], [], []
+    for side, other in (("control", "perturbed"), ("perturbed", "control")):
+        x, contexts = batch.cells[side].dense[0], batch.labels[side][0]
+        z = them.E(x)
+        same, cross = them.G[side](z), them.G[other](z)
+        cycled = them.G[side](them.E(cross))
+        reconstruction.append(mse(same, x))
+        adversarial += [them.judged(side, same, contexts, 1), them.judged(other, cross, contexts, 1)]
+        adversarial += [them.judged(side, cycled, contexts, 1)]
+        encoding += [mse(them.E(same), z.detach()), mse(them.E(cross), z.detach())]
+    terms = model._generate(network, batch)
+    assert next(iter(terms)) == "loss"
+    for name, losses in (("reconstruction", reconstruction), ("adversarial", adversarial), ("encoding", encoding)):
+        torch.testing.assert_close(terms[name], torch.stack(losses).sum().reshape(1))
+    torch.testing.assert_close(
+        terms["loss"], 2 * terms["reconstruction"] + 0.3 * terms["adversarial"] + 0.7 * terms["encoding"]
+    )
+    # The source's latent is a fixed target: the gradient is that of the plain losses, where it is detached.
+    weights: list[Any] = [network.encoder.layers[0].linear.weight, them.E[0].weight]
+    (ours,) = torch.autograd.grad(terms["loss"].sum(), weights[0])
+    total = 2 * sum(reconstruction) + 0.3 * sum(adversarial) + 0.7 * sum(encoding)
+    (theirs,) = torch.autograd.grad(total, weights[1])
+    torch.testing.assert_close(ours[0], theirs.T)
+
+
+def test_weights_start_small_and_biases_alike(data: mp.PerturbationData) -> None:
+    network, _ = training(ScPreGAN(preset="study", hidden=(12, 8)), data)
+    for module in network.modules():
+        if isinstance(module, Linear):
+            n_in, n_out = module.weight.shape[1:]
+            assert 0 < module.weight.abs().max() <= 0.01 * (6 / (n_in + n_out)) ** 0.5
+            assert torch.all(module.bias == 0.01)
+
+
+# Training.
+
+
+def test_every_batch_moves_the_discriminators_first_then_encoder_and_generators(data: mp.PerturbationData) -> None:
+    network, stage = training(ScPreGAN(preset="study", hidden=(12, 8)), data)
+    first, second = stage.updates
+    (discriminators,) = first.optimisers
+    assert discriminators.modules == [network.discriminators]
+    assert (discriminators.rule, discriminators.lr, discriminators.betas) == ("adam", 1e-3, (0.5, 0.9))
+    encoder, generators = second.optimisers
+    assert encoder.modules == [network.encoder]
+    assert (encoder.rule, encoder.lr, encoder.betas) == ("adam", 1e-4, (0.9, 0.999))
+    assert generators.modules == [network.generators]
+    assert (generators.rule, generators.lr, generators.betas) == ("adam", 1e-3, (0.5, 0.9))
+    for update in stage.updates:
+        assert [update.schedule(step) for step in (0, 9_999, 10_000, 19_999)] == pytest.approx([1, 1, 0.9, 0.9])
+    assert stage.epochs * len(stage.batches) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("still", "stays"), [({"lr": 0.0}, {"generators", "discriminators"}), ({"encoder_lr": 0.0}, {"encoder"})]
+)
+def test_what_has_no_learning_rate_stays(data: mp.PerturbationData, still: dict[str, Any], stays: set[str]) -> None:
+    model = ScPreGAN(**FAST, **still).fit(data, mp.leave_context_out(data, "B"))
+    for before, after in zip(untrained(model, data), model.network_, strict=True):
+        for part in ("encoder", "generators", "discriminators"):
+            pairs = zip(getattr(before, part).parameters(), getattr(after, part).parameters(), strict=True)
+            assert all(torch.equal(*pair) for pair in pairs) == (part in stays)
+
+
+def test_sides_hold_the_training_cells_of_control_and_of_one_perturbation(data: mp.PerturbationData) -> None:
+    _, stage = training(ScPreGAN(**FAST), data, condition=2)
+    split = mp.leave_context_out(data, "B")
+    assert isinstance(stage.batches, SideBySide)
+    control, perturbed = stage.batches.sides
+    np.testing.assert_array_equal(control.cells["control"], np.intersect1d(split.train, data.rows(condition="control")))
+    np.testing.assert_array_equal(
+        perturbed.cells["perturbed"], np.intersect1d(split.train, data.rows(condition="beta"))
+    )
+    assert set(data.context[control.cells["control"]]) == {0, 1, 2}, "the held-out context's controls take part"
+    assert set(data.context[perturbed.cells["perturbed"]]) == {0, 2}
+    np.testing.assert_array_equal(perturbed.labels["perturbed"], data.context[perturbed.cells["perturbed"]])
+
+
+def test_the_study_preset_is_the_spec() -> None:
+    p = ScPreGAN(preset="study").parameters
+    assert (p.hidden, p.latent, p.gain, p.bias) == ((512, 256), 16, 0.01, 0.01)
+    assert (p.lr, p.beta1, p.beta2, p.encoder_lr) == (1e-3, 0.5, 0.9, 1e-4)
+    assert (p.decay, p.decay_every, p.batch_size, p.epochs * p.iterations) == (0.9, 10_000, 64, 20_000)
+    assert (p.reconstruction_weight, p.adversarial_weight, p.encoding_weight) == (1, 0.001, 0.1)
+
+
+# From end to end.
+
+
+def test_one_network_for_each_perturbation(model: ScPreGAN, data: mp.PerturbationData, controls: AnnData) -> None:
+    assert list(model.history_.table["stage"].unique()) == ["alpha: adversarial", "beta: adversarial"]
+    assert model.history_.steps == 2 * 2 * 3
+    one = sum(p.numel() for p in training(model, data)[0].parameters())
+    assert model.n_parameters == 2 * one
+    assert not np.allclose(model.predict(controls, "alpha").X, model.predict(controls, "beta").X)
+
+
+def test_a_prediction_is_the_perturbed_generators_cell(model: ScPreGAN, controls: AnnData) -> None:
+    network = model.network_[1]
+    assert isinstance(network, CrossGenerator)
+    x: SparseBatch = sparse_batch(controls.X)
+    with torch.no_grad():
+        expected = network.generators["perturbed"](network.encoder(x.dense))[0].numpy()
+    np.testing.assert_allclose(model.predict(controls, "beta").X, expected, atol=1e-6)
+
+
+def test_same_seed_same_prediction_other_seed_another(
+    model: ScPreGAN, data: mp.PerturbationData, controls: AnnData
+) -> None:
+    split, expected = mp.leave_context_out(data, "B"), model.predict(controls, "alpha").X
+    np.testing.assert_array_equal(ScPreGAN(**FAST).fit(data, split).predict(controls, "alpha").X, expected)
+    assert not np.array_equal(ScPreGAN(**FAST, seed=2).fit(data, split).predict(controls, "alpha").X, expected)
+
+
+def test_saved_and_loaded_it_predicts_the_same(model: ScPreGAN, controls: AnnData, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    loaded = mp.models.load(tmp_path)
+    for perturbation in ("alpha", "beta"):
+        np.testing.assert_array_equal(loaded.predict(controls, perturbation).X, model.predict(controls, perturbation).X)
+
+
+def test_the_held_out_cells_play_no_part(adata: AnnData, model: ScPreGAN, controls: AnnData) -> None:
+    tampered = adata.copy()
+    hidden = ((adata.obs["condition"] != "control") & (adata.obs["cell_type"] == "B")).to_numpy()
+    X = tampered.X.toarray()
+    X[hidden] = X[hidden][:, ::-1]
+    tampered.X = X
+    data = mp.PerturbationData.from_anndata(tampered, **KEYS)
+    other = ScPreGAN(**FAST).fit(data, mp.leave_context_out(data, "B"))
+    np.testing.assert_array_equal(other.predict(controls, "alpha").X, model.predict(controls, "alpha").X)
+
+
+def test_one_perturbation_two_contexts_one_cell_in_a_group(adata: AnnData, controls: AnnData) -> None:
+    few = adata[adata.obs["condition"].isin(["control", "alpha"]) & (adata.obs["cell_type"] != "C")]
+    lone = few[(few.obs["condition"] == "alpha") & (few.obs["cell_type"] == "A")][:1]
+    rest = few[(few.obs["condition"] != "alpha") | (few.obs["cell_type"] != "A")]
+    data = mp.PerturbationData.from_anndata(ad.concat([rest, lone]), **KEYS)
+    model = ScPreGAN(**FAST).fit(data, mp.leave_context_out(data, "B"))
+    predicted = model.predict(controls, "alpha")
+    assert predicted.shape == controls.shape
+    assert np.isfinite(predicted.X).all()
+
+
+def test_a_perturbation_without_training_cells_is_refused(adata: AnnData) -> None:
+    kept = adata[(adata.obs["condition"] != "beta") | (adata.obs["cell_type"] == "B")]
+    data = mp.PerturbationData.from_anndata(kept, **KEYS)
+    with pytest.raises(mp.InputError, match="no perturbed cells to train on"):
+        ScPreGAN(**FAST).fit(data, mp.leave_context_out(data, "B"))

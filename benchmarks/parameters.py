@@ -6,6 +6,7 @@ Every model is fitted for a moment, at the study's widths, to simulated cells of
 """
 
 import dataclasses
+from typing import Any
 
 import pandas as pd
 
@@ -29,7 +30,7 @@ def main() -> None:
     cells = mp.simulate(n_genes=5000, contexts=("A", "B"), perturbations=("TCDD",), doses=doses, cells_per_group=12)
     data = mp.PerturbationData.from_anndata(cells, dose_key="dose", compound="TCDD", context_key="cell_type")
     split = mp.leave_context_out(data, "B")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, kind in mp.models.MODELS.items():
         known = {field.name for field in dataclasses.fields(kind.Parameters)}
         if "batch_size" not in known:
@@ -39,7 +40,7 @@ def main() -> None:
         networks = len(model.network_) if isinstance(model, OneForEach) else 1
         rows.append({"model": name, "networks": networks, "parameters": model.n_parameters})
     table = pd.DataFrame(rows).set_index("model")
-    table["x mtae"] = (table["parameters"] / table.loc["mtae", "parameters"]).round(2)
+    table["x mtae"] = (table["parameters"] / int(rows[0]["parameters"])).round(2)
     print(f"{len(data.genes):,} genes, {len(data.conditions)} conditions")
     print(table.to_string())
 

@@ -1,5 +1,6 @@
 """The multi-task family: each member against the spec's formulas, written out slowly."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ LATER_STAGES = ("transport_epochs", "discriminator_epochs", "joint_epochs")
 
 
 def tiny(name: str, **changes: Any) -> FilmModel:
-    later = {key: 1 for key in LATER_STAGES if key in MODELS[name].Parameters.__dataclass_fields__}
+    known = {field.name for field in dataclasses.fields(MODELS[name].Parameters)}
+    later = {key: 1 for key in LATER_STAGES if key in known}
     model = mp.models.create(name, **TINY | later | changes)
     assert isinstance(model, FilmModel)
     return model

@@ -56,6 +56,7 @@ class LatentArithmetic(OneForEach):
     """What scGen and scVIDR share: the autoencoder, how it is trained, and a response as a move in its latent space."""
 
     Parameters: ClassVar[type] = LatentArithmeticParameters
+    loss = "0.5 * sum of squares over genes + 0.5 * kl_weight * KL(z || N(0, I)), mean over cells"
 
     parameters: Any
 
@@ -176,6 +177,7 @@ class ScGen(LatentArithmetic):
 
     name = "scgen"
     title = "variational autoencoder; control cells moved by one latent vector"
+    assumes = "a perturbation moves all contexts by the same latent vector"
     source = "Lotfollahi et al., scGen predicts single-cell perturbation responses, Nature Methods 2019"
     Parameters = ScGenParameters
 

@@ -71,6 +71,7 @@ class ScVIDR(LatentArithmetic):
 
     name = "scvidr"
     title = "variational autoencoder; each context moved by a latent vector regressed on its control centroid"
+    assumes = "how a context moves is linear in where its control cells lie in latent space"
     source = (
         "Kana et al., Generative modeling of single-cell gene expression for dose-dependent chemical perturbations, "
         "Patterns 2023"
@@ -191,6 +192,8 @@ class ScVIDRDose(ScVIDR):
 
     name = "scvidr-dose"
     title = "scvidr with one model for all doses of a compound, moved by the logarithm of the dose"
+    serves = "all doses of one compound; a network for each"
+    assumes = "as scvidr, and a lower dose goes part of the same way, by log(1 + dose)"
 
     def _network(self, lanes: Lanes, scope: Scope) -> nn.ModuleList:
         return nn.ModuleList([self._one_network(lanes, scope) for _ in compounds(scope)])

@@ -97,6 +97,22 @@ def test_fit_predict_evaluate(run: Run, files: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(scores.iloc[0], expected, rtol=1e-6)
 
 
+def test_several_perturbations_are_scored_at_once_with_intervals(run: Run, adata: AnnData, tmp_path: Path) -> None:
+    b = adata[adata.obs["cell_type"] == "B"]
+    perturbed = b[b.obs["condition"] != "control"]
+    for name, cells in (("c", b[b.obs["condition"] == "control"]), ("t", perturbed), ("p", perturbed)):
+        cells.write_h5ad(tmp_path / f"{name}.h5ad")
+    files = ("--control", tmp_path / "c.h5ad", "--truth", tmp_path / "t.h5ad", "--predicted", tmp_path / "p.h5ad")
+    score = ("evaluate", *files, "--perturbation-key", "condition", "--intervals", "2", "--out", tmp_path / "s.csv")
+    code, out, _ = run(*score)
+    assert code == 0
+    assert all(name in out for name in ("alpha", "beta", "low", "high", "discrimination"))
+    scores = pd.read_csv(tmp_path / "s.csv", index_col=0)
+    assert list(scores.index) == ["alpha", "beta"]
+    assert list(scores.columns) == list(METRICS)
+    assert (scores["discrimination"] == 1).all()
+
+
 def test_report_of_a_run(run: Run, files: Path, fitted: Path, tmp_path: Path) -> None:
     code, out, _ = run("report", fitted, "--data", files / "data.h5ad", "--out", tmp_path / "page.html")
     assert code == 0

@@ -11,18 +11,35 @@ def evaluate(
     truth: Annotated[Path, typer.Option("--truth", metavar="T.h5ad", help="Truly perturbed cells.")],
     predicted: Annotated[Path, typer.Option("--predicted", metavar="P.h5ad", help="Predicted cells, of any tool.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="SCORES.csv", help="Where the scores go, one row.")
+        Path | None, typer.Option("--out", metavar="SCORES.csv", help="Where the scores go: a row for a perturbation.")
     ] = None,
+    perturbation_key: Annotated[
+        str | None,
+        typer.Option(
+            "--perturbation-key", metavar="K", help="Column of obs that tells several perturbations apart in T and P."
+        ),
+    ] = None,
+    intervals: Annotated[
+        int, typer.Option("--intervals", metavar="N", help="Bootstrap draws for 95 % intervals, 200 say; 0 for none.")
+    ] = 0,
 ) -> None:
     """Score predicted cells against true ones, beside doing nothing and the noise ceiling."""
-    from multipert.cli.tables import print_scorecard
+    from multipert.cli.tables import print_legend, print_scorecard
     from multipert.data import check_writable, write_text
     from multipert.evaluation import scorecard
 
     if out is not None:
         check_writable(out)
-    card = scorecard(control=control, truth=truth, predicted=predicted)
-    print_scorecard(card)
+    card = scorecard(
+        control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, intervals=intervals
+    )
+    if perturbation_key is None:
+        print_scorecard(card)
+    else:
+        for name in card.index.unique(0):
+            print_scorecard(card.loc[name], title=str(name))
+    print_legend()
     if out is not None:
-        write_text(out, card["score"].to_frame().T.to_csv(index=False))
+        row = card["score"].to_frame().T if perturbation_key is None else card["score"].unstack(sort=False)
+        write_text(out, row.to_csv(index=perturbation_key is not None))
         print(f"written to {out}")

@@ -1,6 +1,7 @@
 """``multipert models``: what there is to fit."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -36,7 +37,7 @@ def models(
     )
 
 
-def _print_aligned(rows: list[tuple[str, ...]]) -> None:
+def _print_aligned(rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows of text in columns; the last one runs free."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

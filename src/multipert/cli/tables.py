@@ -29,29 +29,34 @@ def number(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def print_scorecard(card: pd.DataFrame) -> None:
+def print_scorecard(card: pd.DataFrame, *, title: str | None = None) -> None:
     """Print every score between its floor and ceiling, marked where doing nothing would have been better."""
     from multipert.evaluation import METRICS
 
-    table = Table("metric", "better", box=None, pad_edge=False)
-    for column in ("score", "floor", "ceiling", "closed"):
+    table = Table("metric", "better", box=None, pad_edge=False, title=title, title_justify="left")
+    measured = [column for column in ("score", "low", "high", "floor", "ceiling") if column in card]
+    for column in (*measured, "closed"):
         table.add_column(column, justify="right")
     table.add_column("")
     for name, row in card.iterrows():
         closed = "-" if math.isnan(row["closed"]) else f"{row['closed']:.0%}"
         worse = row["worse_than_doing_nothing"]
         mark = "worse than doing nothing" if not pd.isna(worse) and worse else ""
-        values = [number(row[column]) for column in ("score", "floor", "ceiling")]
+        values = [number(row[column]) for column in measured]
         table.add_row(str(name), _ARROWS[METRICS[str(name)].better], *values, closed, mark)
     console = _console()
     console.print(table)
-    console.print(
-        "floor: predicting no change.  ceiling: one half of the true cells as the prediction of the other.\n"
-        "closed: share of the way from floor to ceiling."
-    )
     for metric, note in card["note"].items():
         if note:
             console.print(f"{metric}: {note}")
+
+
+def print_legend() -> None:
+    """Print how to read a scorecard."""
+    _console().print(
+        "floor: predicting no change.  ceiling: one half of the true cells as the prediction of the other.\n"
+        "closed: share of the way from floor to ceiling."
+    )
 
 
 def print_scores(test: "HeldOutTest") -> None:

@@ -305,7 +305,7 @@ def test_ctrl_c_and_the_same_command_again(files: Path, tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not (tmp_path / "run").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(1)
+    time.sleep(3)  # now it trains, and is far from done
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1

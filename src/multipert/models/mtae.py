@@ -26,10 +26,10 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
-from torch.nn import functional
 
 from multipert.data import PerturbationData, Split
 from multipert.models.base import NetworkModel, Scope
+from multipert.models.losses import cross_entropy, mean_squared_error
 from multipert.models.pairing import pair
 from multipert.models.parameters import parameter
 from multipert.networks import (
@@ -379,7 +379,7 @@ class MTAeAdvG(Adversarial):
         return cross_entropy(logits, torch.ones_like(logits)).mean(-1), torch.ones_like(logits[:, 0])
 
 
-# What is learnt from, and how it is measured.
+# What is learnt from.
 
 
 def own_condition(data: PerturbationData, rows: Rows) -> Examples:
@@ -407,13 +407,3 @@ def soft_labels(data: PerturbationData, seed: int) -> npt.NDArray[np.float32]:
     """What the discriminator is to say of each cell: control U(0.9, 1), perturbed U(0, 0.1); drawn once."""
     drawn = np.random.default_rng(seed).uniform(0.0, 0.1, len(data))
     return np.where(data.condition == 0, 0.9 + drawn, drawn).astype(np.float32)
-
-
-def mean_squared_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Squared error averaged over all elements (cells x genes), one number a lane."""
-    return (predicted - target).square().mean(dim=(1, 2))
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of logits (lanes, cells) with labels in [0, 1], cell by cell."""
-    return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")

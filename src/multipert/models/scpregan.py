@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from multipert.data import PerturbationData, Split
 from multipert.models.base import OneForEach, Scope
-from multipert.models.mtae import cross_entropy, mean_squared_error
+from multipert.models.losses import cross_entropy, mean_squared_error
 from multipert.models.parameters import parameter
 from multipert.networks import (
     MLP,

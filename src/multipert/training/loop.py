@@ -114,12 +114,13 @@ def train(
     # threads it starts), and the caller's arithmetic is not ours to change. And Ctrl-C reaches the caller's thread
     # alone, so that the batch in progress is always finished.
     with ThreadPoolExecutor(1, "training", initializer=torch.set_flush_denormal, initargs=(True,)) as thread:
-        future = thread.submit(training.run)
         try:
-            return future.result()
+            return thread.submit(training.run).result()
         except KeyboardInterrupt:
             training.interrupted = True
-            return future.result()
+    if training.unfinished:
+        raise Interrupted
+    return training.history
 
 
 class _Training:
@@ -157,11 +158,16 @@ class _Training:
         """Time in training, over all sittings."""
         return self.seconds_before + time.monotonic() - self.started
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether stages are left."""
+        return self.stage < len(self.stages)
+
     def run(self) -> History:
         """Go through what is left of every stage."""
         self._resume()
         with TrainingProgress(self.sitting.progress) as progress:
-            while self.stage < len(self.stages):
+            while self.unfinished:
                 self._run_stage(self.stages[self.stage], progress)
                 self.stage, self.epoch = self.stage + 1, 0
         self.network.eval().cpu()

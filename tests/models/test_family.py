@@ -1,7 +1,6 @@
 """The multi-task family: each member against the spec's formulas, written out slowly."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,22 +84,13 @@ def test_there_are_eight() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_a_member_predicts_the_same_again_and_after_saving(
-    name: str, data: mp.PerturbationData, split: mp.Split, tmp_path: Path
-) -> None:
+def test_a_member_shows_its_latents_and_films(name: str, data: mp.PerturbationData, split: mp.Split) -> None:
+    model = tiny(name).fit(data, split)
     controls = data.to_anndata(data.rows(condition="control", context="B"))
-    first, second = (tiny(name).fit(data, split) for _ in range(2))
-    predicted = first.predict(controls, "q")
-    assert np.isfinite(predicted.X).all()
-    np.testing.assert_array_equal(second.predict(controls, "q").X, predicted.X)
-    first.save(tmp_path)
-    loaded = mp.models.load(tmp_path)
-    np.testing.assert_array_equal(loaded.predict(controls, "q").X, predicted.X)
-    assert loaded.n_parameters == first.n_parameters > 0
-    assert first.latent(controls).shape == (15, 6)
-    gamma, beta = first.film("q")[0]
+    assert model.latent(controls).shape == (15, 6)
+    gamma, beta = model.film("q")[0]
     assert gamma.shape == beta.shape == (12,)
-    assert not np.array_equal(gamma, first.film("p")[0][0])
+    assert not np.array_equal(gamma, model.film("p")[0][0])
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -302,16 +292,3 @@ def test_the_transport_loss_compares_with_the_partner(data: mp.PerturbationData,
 def test_members_differ_by_what_the_table_says() -> None:
     assert {name for name in FAMILY if issubclass(MODELS[name], Variational)} == {"mtvae", "mtvae-ot", "mtvae-plus-ot"}
     assert {name for name in FAMILY if issubclass(MODELS[name], Adversarial)} == {"mtae-adv", "mtae-advg"}
-
-
-@pytest.mark.parametrize("name", FAMILY)
-def test_one_cell_in_a_group_and_two_contexts(name: str, adata: AnnData) -> None:
-    two = adata[adata.obs["cell_type"] != "C"]
-    lonely = (two.obs["cell_type"] == "A") & (two.obs["condition"] == "q")
-    kept = two[~lonely | (np.cumsum(lonely) == 1)].copy()
-    data = mp.PerturbationData.from_anndata(
-        kept, perturbation_key="condition", control="control", context_key="cell_type"
-    )
-    model = tiny(name, batch_size=4).fit(data, mp.leave_context_out(data, "B"))
-    predicted = model.predict(data.to_anndata(data.rows(condition="control", context="B")), "q")
-    assert np.isfinite(predicted.X).all()

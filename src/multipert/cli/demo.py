@@ -20,7 +20,8 @@ def demo(
     from multipert.report import run_page
 
     check_free(out / "run")
-    adata = simulate(seed=seed)
+    # A response as clear as a cytokine's, most of it shared by all cell types.
+    adata = simulate(response=2.0, context_specific=0.3, seed=seed)
     write_h5ad(adata, out / "cells.h5ad")
     data = PerturbationData.from_anndata(
         adata, perturbation_key="condition", control="control", context_key="cell_type"

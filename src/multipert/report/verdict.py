@@ -123,7 +123,7 @@ def judge(scores: pd.DataFrame, model: str) -> Verdict:
 
 
 def perturbations_won(tables: Sequence[pd.DataFrame], model: str) -> str:
-    """Say in how many perturbations the model beats both baselines."""
+    """Say in how many perturbations the model beats every baseline."""
     won = sum(judge(table, model).tone == "won" for table in tables)
     metric = judging_metric(tables[0])
     return f"By {metric}, it beats every baseline in {won} of {len(tables)} perturbations."

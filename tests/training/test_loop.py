@@ -150,7 +150,7 @@ def test_two_stages_share_an_optimisers_state_only_if_they_name_the_same(shared:
 
 
 def test_early_stopping_returns_to_the_best_weights() -> None:
-    validation = EXAMPLES.subset(np.arange(10))
+    validation = Examples(X, {"x": np.arange(10)}, {"y": EXAMPLES.labels["y"][:10]})
     network, history = fit(one_stage(200, validation=validation, patience=3))
     losses = history.table["validation_mse"]
     best = int(losses.argmin())

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from multipert.data import atomic_path, write_text
+from multipert.data import atomic_path, check_writable, write_text
 from multipert.errors import InputError
 from multipert.training import remove_checkpoint
 
@@ -52,11 +52,9 @@ def check_free(folder: Path) -> Path:
         raise InputError(f"{folder} already holds a run: choose another folder, or delete it first")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / "run.json.probe") as path:
-            path.touch()
-        (folder / "run.json.probe").unlink()
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror}): choose another folder") from error
+    check_writable(folder / "run.json")
     return folder
 
 

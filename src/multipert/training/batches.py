@@ -66,14 +66,6 @@ class Examples:
     def __len__(self) -> int:
         return len(next(iter(self.cells.values())))
 
-    def subset(self, which: Rows) -> "Examples":
-        """The examples at positions ``which``."""
-        return Examples(
-            self.matrix,
-            {role: rows[which] for role, rows in self.cells.items()},
-            {name: label[which] for name, label in self.labels.items()},
-        )
-
     def batch(self, which: Rows, epoch: int) -> Batch:
         """The examples at positions ``which`` as one batch of one lane."""
         return Batch(

@@ -28,10 +28,10 @@ from multipert.evaluation.components import principal_components
 from multipert.evaluation.matrices import Floats
 from multipert.evaluation.populations import Comparison, read_comparisons
 from multipert.evaluation.registry import METRICS, Metric, choose
-from multipert.evaluation.scoring import notes, score
+from multipert.evaluation.scoring import PERTURBATION, notes, score
 
 if TYPE_CHECKING:
-    from multipert.evaluation.populations import Source
+    from multipert.evaluation.populations import Source, Sources
 
 SPLITS = 5
 """How often the true cells are split for the ceiling."""
@@ -101,7 +101,7 @@ def scorecard(
 def bounds(
     *,
     control: Source,
-    truth: Source,
+    truth: Sources,
     perturbation_key: str | None = None,
     metrics: Iterable[str] | None = None,
     seed: int = 0,
@@ -111,7 +111,7 @@ def bounds(
     Parameters
     ----------
     control, truth, perturbation_key, metrics
-        As for ``evaluate`` and ``evaluate_many``.
+        As for ``evaluate`` and ``evaluate_many``; also one truth for each perturbation, by name.
     seed
         Seeds the splits and estimates.
 
@@ -125,11 +125,13 @@ def bounds(
     InputError
         As for ``evaluate``.
     """
-    chosen = choose(metrics, several=perturbation_key is not None)
+    by_name = isinstance(truth, Mapping)
+    chosen = choose(metrics, several=by_name or perturbation_key is not None)
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=None, perturbation_key=perturbation_key, seed=seed
     )
-    return _named(_stack(_bounds(comparisons, chosen, seed)), perturbation_key)
+    table = _stack(_bounds(comparisons, chosen, seed))
+    return _named(table, PERTURBATION if by_name else perturbation_key)
 
 
 def between_bounds(table: pd.DataFrame) -> pd.DataFrame:
@@ -252,12 +254,12 @@ def _redraw(comparisons: Mapping[str, Comparison], rng: np.random.Generator) -> 
 def _stack(columns: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Tables of perturbations x metrics as the columns of one long table."""
     first = next(iter(columns.values()))
-    index = pd.MultiIndex.from_product([first.index, first.columns], names=["perturbation", METRIC])
+    index = pd.MultiIndex.from_product([first.index, first.columns], names=[PERTURBATION, METRIC])
     return pd.DataFrame({name: table.to_numpy().ravel() for name, table in columns.items()}, index=index)
 
 
 def _named(table: pd.DataFrame, perturbation_key: str | None) -> pd.DataFrame:
     """Rows by metric where there is one perturbation, else by perturbation (named like its column) and metric."""
     if perturbation_key is None:
-        return table.droplevel("perturbation")
-    return table.rename_axis(index={"perturbation": perturbation_key})
+        return table.droplevel(PERTURBATION)
+    return table.rename_axis(index={PERTURBATION: perturbation_key})

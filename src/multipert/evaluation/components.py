@@ -9,13 +9,13 @@ Coordinates are those of scanpy's ``pca`` up to the sign of a component, which n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations_with_replacement, pairwise
 
 import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, svds
 
-from multipert.evaluation.matrices import Floats, Matrix, as_dense, blocks
+from multipert.evaluation.matrices import Floats, Matrix, as_dense, blocks, is_sparse
 
 N_COMPONENTS = 50
 
@@ -56,13 +56,18 @@ def principal_components(
 def _by_gram(parts: Sequence[Matrix], k: int) -> Floats:
     """Decompose inner products of cells: a coordinate is an eigenvector times the root of its eigenvalue."""
     doubles = [part.astype(np.float64) for part in parts]
+    # scipy would turn a dense factor round anew for every product.
+    turned = [part.T if is_sparse(part) else np.ascontiguousarray(part.T) for part in doubles]
     ends = np.cumsum([0] + [part.shape[0] for part in parts])
     spans = [slice(start, end) for start, end in pairwise(ends)]
     gram = np.empty((ends[-1], ends[-1]))
-    for i, rows in enumerate(spans):
-        for j, columns in enumerate(spans[: i + 1]):
-            gram[rows, columns] = as_dense(doubles[i] @ doubles[j].T)
-            gram[columns, rows] = gram[rows, columns].T
+    for i, j in combinations_with_replacement(range(len(parts)), 2):
+        # The sparse factor comes first: scipy turns the other product into this one.
+        first, second = (j, i) if is_sparse(parts[j]) else (i, j)
+        # numpy halves the work of a matrix times its own transpose.
+        product = as_dense(doubles[first] @ (doubles[first].T if first == second else turned[second]))
+        gram[spans[first], spans[second]] = product
+        gram[spans[second], spans[first]] = product.T
     means = gram.mean(axis=0)
     gram += means.mean() - means[:, None] - means
     values, vectors = _leading(gram, k)

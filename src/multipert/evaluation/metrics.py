@@ -79,6 +79,7 @@ def r2_deg100(comparison: Comparison) -> float:
     range=(0, inf),
     meaning="E-distance (squared Euclidean) to the truth over that to control, 50 components",
     source=f"{STUDY_PAPER}; {COMPARE}; Peidli et al. 2024",
+    space="components",
 )
 def edistance(comparison: Comparison) -> float:
     """Ratio of squared E-distances, ``2 E|x-y|^2 - E|x-x'|^2 - E|y-y'|^2`` over all pairs, self-pairs among them.
@@ -94,6 +95,7 @@ def edistance(comparison: Comparison) -> float:
     range=(0, inf),
     meaning="optimal-transport cost to the truth over that to control, 50 components",
     source=f"{STUDY_PAPER}, there by Sinkhorn; {COMPARE}; exact here (POT, Bonneel et al. 2011)",
+    space="components",
     caveat=lambda comparison: _transport_caveat(comparison),
 )
 def wasserstein(comparison: Comparison) -> float:
@@ -109,6 +111,7 @@ def wasserstein(comparison: Comparison) -> float:
     range=(0, inf),
     meaning="distance of the predicted mean to the true mean over that to the control mean, 50 components",
     source=f"{STUDY_PAPER}; {COMPARE}",
+    space="components",
 )
 def euclidean(comparison: Comparison) -> float:
     """Ratio of distances between mean vectors."""
@@ -120,6 +123,7 @@ def euclidean(comparison: Comparison) -> float:
     range=(0, inf),
     meaning="mean distance of predicted cells to true cells over that to control cells, 50 components",
     source=f"{STUDY_PAPER}; {COMPARE}",
+    space="components",
 )
 def mean_pairwise(comparison: Comparison) -> float:
     """Ratio of mean Euclidean distances over all cross pairs."""
@@ -133,6 +137,7 @@ def mean_pairwise(comparison: Comparison) -> float:
     range=(0, inf),
     meaning="maximum mean discrepancy (linear kernel) to the truth over that to control, 50 components",
     source=f"{STUDY_PAPER}; {COMPARE}",
+    space="components",
 )
 def mmd(comparison: Comparison) -> float:
     """Ratio of squared discrepancies with the kernel ``x.y``, each the squared distance between two mean vectors."""
@@ -148,6 +153,7 @@ STUDY: tuple[str, ...] = tuple(METRICS)
     range=(-inf, inf),
     meaning="energy distance between true and predicted cells, 50 components; about 0 for equal populations",
     source="Székely and Rizzo 2013, U-statistic",
+    space="components",
 )
 def edist(comparison: Comparison) -> float:
     """``2 E|x-y| - E|x-x'| - E|y-y'|``, Euclidean, self-pairs left out."""
@@ -163,6 +169,7 @@ def edist(comparison: Comparison) -> float:
     range=(-inf, inf),
     meaning="that energy distance over the one between true and control cells; below 1 beats predicting no change",
     source="this project",
+    space="components",
 )
 def edist_vs_control(comparison: Comparison) -> float:
     """``edist`` over the energy distance of true to control cells; NaN where the latter shows no effect (not > 0)."""
@@ -179,6 +186,7 @@ def edist_vs_control(comparison: Comparison) -> float:
     range=(-2, 2),
     meaning="squared maximum mean discrepancy (Gaussian kernels) of true and predicted cells, 50 components",
     source="Gretton et al. 2012, U-statistic, median heuristic",
+    space="components",
 )
 def mmd_rbf(comparison: Comparison) -> float:
     """See ``distances.kernel_discrepancy``."""
@@ -330,11 +338,17 @@ def _r2_of_top(comparison: Comparison, n: int) -> float:
 def _correlation(first: Floats, second: Floats) -> Floats:
     """Pearson correlation along the last axis; 0 where either side is constant."""
     a, b = (side - side.mean(axis=-1, keepdims=True) for side in (first, second))
-    norm_a, norm_b = np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)
+    norm_a, norm_b = np.sqrt(_inner(a, a)), np.sqrt(_inner(b, b))
     # What is left of a constant by subtracting its mean is rounding.
-    constant = (norm_a <= 1e-12 * np.linalg.norm(first, axis=-1)) | (norm_b <= 1e-12 * np.linalg.norm(second, axis=-1))
-    correlation = np.sum(a * b, axis=-1) / np.where(constant, 1, norm_a * norm_b)
+    constant = (norm_a <= 1e-12 * np.sqrt(_inner(first, first))) | (norm_b <= 1e-12 * np.sqrt(_inner(second, second)))
+    correlation = _inner(a, b) / np.where(constant, 1, norm_a * norm_b)
     return np.where(constant, 0, np.clip(correlation, -1, 1))
+
+
+def _inner(first: Floats, second: Floats) -> Floats:
+    """Inner products along the last axis, in one pass over the numbers."""
+    products: Floats = np.einsum("...i,...i->...", first, second)
+    return products
 
 
 def _ratio_of_gaps(comparison: Comparison) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from os import PathLike
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     Source: TypeAlias = AnnData | str | PathLike[str]
+    Sources: TypeAlias = Source | Mapping[str, Source]
 
 Role: TypeAlias = Literal["control", "truth", "predicted"]
 
@@ -99,15 +100,13 @@ class Population:
         """Means of ``RESAMPLES`` random subsets of the cells, shape (resamples, genes).
 
         Resample i holds the cells of ``DataFrame.sample(frac=0.8, random_state=i)``; all of them are one product of
-        a (resamples, cells) matrix with the cells.
+        a (resamples, cells) matrix with the cells. Dense cells are multiplied in their own precision, which BLAS keeps
+        by summing in blocks; scipy sums sparse ones in a row, so in float64.
         """
         weights = _resampling_weights(self.n_cells)
         if is_sparse(self.X):
-            return np.asarray((self.X.T @ weights.T).T)
-        means = np.zeros((RESAMPLES, self.n_genes))
-        for rows in blocks(self.n_cells, width=self.n_genes):
-            means += weights[:, rows] @ self.X[rows].astype(np.float64, copy=False)
-        return means
+            return np.ascontiguousarray((self.X.T @ weights.T).T)
+        return np.asarray(weights.astype(self.X.dtype, copy=False) @ self.X, dtype=np.float64)
 
 
 @lru_cache(maxsize=2)
@@ -220,16 +219,16 @@ class Comparison:
 
 
 def read_comparisons(
-    *, control: Source, truth: Source, predicted: Source | None, perturbation_key: str | None = None, seed: int = 0
+    *, control: Source, truth: Sources, predicted: Sources | None, perturbation_key: str | None = None, seed: int = 0
 ) -> dict[str, Comparison]:
     """Read, check and align three sets of cells; one comparison for each perturbation.
 
     Parameters
     ----------
     control, truth, predicted
-        AnnData (in memory or backed) or the path of an h5ad file, log-normalised ``X``. Genes are matched by name and
-        follow the order of ``truth``. Without predicted cells the control cells stand for them: no change is
-        predicted.
+        AnnData (in memory or backed) or the path of an h5ad file, log-normalised ``X``; of truth and predicted also
+        one for each perturbation, by name. Genes are matched by name and follow the order of ``truth``. Without
+        predicted cells the control cells stand for them: no change is predicted.
     perturbation_key
         Column of ``obs`` of truth and predicted that names the perturbation; without it all cells are one.
     seed
@@ -238,7 +237,7 @@ def read_comparisons(
     Returns
     -------
     dict
-        Comparisons by perturbation; the only one is called ``""`` when there is no key.
+        Comparisons by perturbation; the only one is called ``""`` when there is no key and no names.
 
     Raises
     ------
@@ -246,14 +245,13 @@ def read_comparisons(
         A file that is missing or no h5ad; no cells; no expression; NaN or infinite values; negative values in control
         or truth; raw counts; repeated gene names; genes that differ; a key that is missing; perturbations that differ.
     """
-    true_cells = _read(truth, "truth", perturbation_key)
-    genes = true_cells.genes
+    true_cells = _read_all(truth, "truth", perturbation_key)
+    genes = true_cells[0].genes
     controls = Population(_align(_read(control, "control", None), genes, "control"))
-    true = _by_perturbation(true_cells.X, true_cells.labels)
+    true = _populations(true_cells, genes, "truth")
     if predicted is None:
         return {name: Comparison(controls, cells, controls, genes, seed) for name, cells in true.items()}
-    predicted_cells = _read(predicted, "predicted", perturbation_key)
-    guessed = _by_perturbation(_align(predicted_cells, genes, "predicted"), predicted_cells.labels)
+    guessed = _populations(_read_all(predicted, "predicted", perturbation_key), genes, "predicted")
     if missing := sorted(true.keys() - guessed.keys()):
         raise InputError(
             f"The predicted cells hold none of {len(missing)} perturbations of the true cells "
@@ -269,18 +267,32 @@ def read_comparisons(
 
 @dataclass(frozen=True)
 class _Cells:
-    """What is read of one AnnData."""
+    """What is read of one AnnData: its labels name the perturbation of each cell, or of all."""
 
     X: Matrix
     genes: pd.Index[str]
-    labels: NDArray[np.object_] | None
+    labels: NDArray[np.object_] | str
 
 
-def _by_perturbation(X: Matrix, labels: NDArray[np.object_] | None) -> dict[str, Population]:
-    """Split cells by label, labels sorted; without labels all are one population, called ``""``."""
-    if labels is None:
-        return {"": Population(X)}
-    return {name: Population(X[np.flatnonzero(labels == name)]) for name in sorted(set(labels))}
+def _read_all(sources: Sources, role: Role, key: str | None) -> list[_Cells]:
+    """Read the cells of one source, or of one for each perturbation."""
+    if not isinstance(sources, Mapping):
+        return [_read(sources, role, key)]
+    if not sources:
+        raise InputError(f"There are no {role} cells: give those of one perturbation at least.")
+    return [replace(_read(source, role, None), labels=name) for name, source in sources.items()]
+
+
+def _populations(read: Iterable[_Cells], genes: pd.Index[str], role: Role) -> dict[str, Population]:
+    """Split cells by label, labels sorted; cells that share one label are a population as they are."""
+    found = {}
+    for cells in read:
+        X = _align(cells, genes, role)
+        if isinstance(cells.labels, str):
+            found[cells.labels] = Population(X)
+        else:
+            found |= {name: Population(X[np.flatnonzero(cells.labels == name)]) for name in set(cells.labels)}
+    return dict(sorted(found.items()))
 
 
 def _read(source: Source, role: Role, key: str | None) -> _Cells:
@@ -321,7 +333,7 @@ def _check(adata: AnnData, role: Role, key: str | None) -> _Cells:
             f"The {role} cells name {len(repeated)} genes more than once ({_some(repeated)}): "
             f"make the names unique (adata.var_names_make_unique())."
         )
-    labels = None
+    labels: NDArray[np.object_] | str = ""
     if key is not None:
         if key not in adata.obs:
             raise InputError(

@@ -13,6 +13,7 @@ from multipert.evaluation.matrices import Floats
 from multipert.evaluation.populations import Comparison
 
 Better: TypeAlias = Literal["high", "low", "one"]
+Space: TypeAlias = Literal["genes", "components"]
 ScoreOne: TypeAlias = Callable[[Comparison], float]
 ScoreSeveral: TypeAlias = Callable[[Sequence[Comparison]], Floats]
 Caveat: TypeAlias = Callable[[Comparison], str]
@@ -36,6 +37,9 @@ class Metric:
         One line for a reader.
     source
         Where the definition comes from.
+    space
+        What cells are compared by: their genes, or their principal components. Metrics of the two spaces share
+        nothing, so they are computed side by side.
     several
         Whether a score needs several perturbations to be told apart.
     caveat
@@ -48,6 +52,7 @@ class Metric:
     range: tuple[float, float]
     meaning: str
     source: str
+    space: Space = "genes"
     several: bool = False
     caveat: Caveat | None = None
 
@@ -63,7 +68,13 @@ METRICS: dict[str, Metric] = {}
 
 
 def metric(
-    *, better: Better, range: tuple[float, float], meaning: str, source: str, caveat: Caveat | None = None
+    *,
+    better: Better,
+    range: tuple[float, float],
+    meaning: str,
+    source: str,
+    space: Space = "genes",
+    caveat: Caveat | None = None,
 ) -> Callable[[ScoreOne], ScoreOne]:
     """Enter a function of one comparison as a metric named like the function.
 
@@ -74,7 +85,7 @@ def metric(
     """
 
     def enter(function: ScoreOne) -> ScoreOne:
-        _enter(Metric(function.__name__, function, better, range, meaning, source, caveat=caveat))
+        _enter(Metric(function.__name__, function, better, range, meaning, source, space, caveat=caveat))
         return function
 
     return enter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, cast
@@ -12,11 +13,14 @@ import pandas as pd
 from threadpoolctl import ThreadpoolController
 
 import multipert.evaluation.metrics  # noqa: F401  (enters the metrics)
+from multipert.errors import InputError
 from multipert.evaluation.populations import Comparison, read_comparisons
-from multipert.evaluation.registry import Metric, ScoreOne, ScoreSeveral, choose
+from multipert.evaluation.registry import Metric, ScoreOne, ScoreSeveral, Space, choose
 
 if TYPE_CHECKING:
-    from multipert.evaluation.populations import Source
+    from multipert.evaluation.populations import Source, Sources
+
+PERTURBATION = "perturbation"
 
 THREADED_CELLS = 1_500
 """Cells from which linear algebra is worth several threads."""
@@ -59,9 +63,9 @@ def evaluate(
 def evaluate_many(
     *,
     control: Source,
-    truth: Source,
-    predicted: Source,
-    perturbation_key: str,
+    truth: Sources,
+    predicted: Sources,
+    perturbation_key: str | None = None,
     metrics: Iterable[str] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -70,9 +74,10 @@ def evaluate_many(
     Parameters
     ----------
     control, truth, predicted, metrics, seed
-        As for ``evaluate``; by default all metrics, ``discrimination`` too (NaN where there is one perturbation).
+        As for ``evaluate``, or truth and predicted as one source for each perturbation, by name; by default all
+        metrics, ``discrimination`` too (NaN where there is one perturbation).
     perturbation_key
-        Column of ``obs`` of truth and predicted that names the perturbation.
+        Column of ``obs`` of truth and predicted that names the perturbation; not needed where they come by name.
 
     Returns
     -------
@@ -85,11 +90,15 @@ def evaluate_many(
         As for ``evaluate``, and where truth and predicted do not hold the same perturbations.
     """
     chosen = choose(metrics, several=True)
+    if perturbation_key is None and not isinstance(truth, Mapping):
+        raise InputError(
+            "Nothing tells the perturbations apart: name the column that does, or give each its own cells."
+        )
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
     )
     scores = score(comparisons, chosen)
-    scores.index.name = perturbation_key
+    scores.index.name = perturbation_key or PERTURBATION
     scores.attrs["notes"] = notes(comparisons, chosen)
     return scores
 
@@ -97,14 +106,21 @@ def evaluate_many(
 def score(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric]) -> pd.DataFrame:
     """Score comparisons: a row for each and a column for each metric."""
     scores = np.full((len(comparisons), len(metrics)), np.nan)
-    for row, comparison in enumerate(comparisons.values()):
-        # A fresh one: what its metrics share is let go with it, whatever the number of perturbations.
-        fresh = replace(comparison)
-        # Small products gain nothing from threads, and on a busy machine wait for them a hundred times over.
-        with _threads().limit(limits=1 if fresh.n_cells < THREADED_CELLS else None, user_api="blas"):
-            for column, metric in enumerate(metrics):
-                if not metric.several:
-                    scores[row, column] = cast(ScoreOne, metric.function)(fresh)
+
+    def fill(row: int, comparison: Comparison, space: Space) -> None:
+        for column, metric in enumerate(metrics):
+            if not metric.several and metric.space == space:
+                scores[row, column] = cast(ScoreOne, metric.function)(comparison)
+
+    with ThreadPoolExecutor(1, "components") as beside:
+        for row, comparison in enumerate(comparisons.values()):
+            # A fresh one: what its metrics share is let go with it, whatever the number of perturbations.
+            fresh = replace(comparison)
+            # Small products gain nothing from threads, and on a busy machine wait for them a hundred times over.
+            with _threads().limit(limits=1 if fresh.n_cells < THREADED_CELLS else None, user_api="blas"):
+                in_components = beside.submit(fill, row, fresh, "components")
+                fill(row, fresh, "genes")
+                in_components.result()
     for column, metric in enumerate(metrics):
         if metric.several:
             scores[:, column] = cast(ScoreSeveral, metric.function)(list(comparisons.values()))

@@ -1,0 +1,473 @@
+"""A study file: which data, models, seeds and metrics; read with every mistake named by its line."""
+
+import inspect
+import math
+import re
+import tomllib
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal
+
+from multipert.benchmark.toml_lines import line_of
+from multipert.data import Keys, catalogue, offer, preprocess, simulate
+from multipert.errors import InputError
+from multipert.evaluation import METRICS
+from multipert.models import create, preset_names
+
+RESERVED = ("floor", "ceiling")
+"""Rows of a summary that no model may be called like."""
+
+
+@dataclass(frozen=True)
+class StudyDataset:
+    """A data set, as a study names it.
+
+    Attributes
+    ----------
+    name
+        What tables call it; unique in the study.
+    source
+        Where the cells come from, in a phrase.
+    path
+        The h5ad file, absolute; none where the cells are simulated.
+    simulated
+        Arguments of :func:`multipert.data.simulate`; none where there is a file.
+    keys
+        Which columns to read.
+    preprocessing
+        Arguments of :func:`multipert.data.preprocess`, ``choose_on`` being ``"training"`` or ``"all"``; none where the
+        expression is log-normalised already.
+    held_out
+        The contexts to hold out in turn; none for every one.
+    perturbations
+        The perturbations to score; none for all.
+    published
+        Which published table stands beside it, if any.
+    """
+
+    name: str
+    source: str
+    path: Path | None
+    simulated: Mapping[str, Any] | None
+    keys: Keys
+    preprocessing: Mapping[str, Any] | None
+    held_out: tuple[str, ...] | None
+    perturbations: tuple[str, ...] | None
+    published: str | None
+
+
+@dataclass(frozen=True)
+class StudyModel:
+    """A model, as a study names it: ``create(name, preset=preset, seed=..., **changes)`` makes it.
+
+    Attributes
+    ----------
+    label
+        What tables call it; unique in the study.
+    name
+        One of :data:`multipert.models.MODELS`.
+    preset
+        Where its values come from.
+    changes
+        Values that differ from the preset's.
+    """
+
+    label: str
+    name: str
+    preset: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything a study file says.
+
+    Attributes
+    ----------
+    title
+        What the study is called.
+    question
+        What it asks, in a sentence; may be empty.
+    datasets, models, seeds
+        A trial is one of each, with one context held out.
+    metrics
+        Names of :data:`multipert.evaluation.METRICS`.
+    text
+        The file as it is.
+    path
+        The file, as the caller named it.
+    """
+
+    title: str
+    question: str
+    datasets: tuple[StudyDataset, ...]
+    models: tuple[StudyModel, ...]
+    seeds: tuple[int, ...]
+    metrics: tuple[str, ...]
+    text: str
+    path: Path
+
+    def where(self, *place: str | int) -> str:
+        """Name the file and the line of a value, for messages about it.
+
+        Parameters
+        ----------
+        *place
+            Keys and indices that lead to it: ``study.where("datasets", 0, "held_out", 1)``.
+
+        Returns
+        -------
+        str
+            Such as ``studies/kang.toml, line 9``; the line of the table or array around it where the value itself is
+            not written down.
+        """
+        return _where(self.path, self.text, *place)
+
+
+def read_study(path: str | Path) -> Study:
+    """Read a study file and check all that can be checked before the data are read.
+
+    Parameters
+    ----------
+    path
+        A TOML file (see ``docs/studies.md``). Paths in it start from its folder.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, a key, a type, a name or a value in it is wrong, or a data file is not here: one
+        sentence that begins with the file and the line.
+    """
+    path = Path(path)
+    text = _read(path)
+    file = _Table(_parse(path, text), (), partial(_where, path, text))
+    file.check(_STUDY, "a study")
+    return Study(
+        title=file.values.get("title", path.stem),
+        question=file.values.get("question", ""),
+        models=_models(file),
+        seeds=_seeds(file),
+        metrics=_metrics(file),
+        datasets=_datasets(file, path.parent),
+        text=text,
+        path=path,
+    )
+
+
+# What each table may hold. A kind is a type, written as in a signature; a list of them is a Sequence.
+
+_STUDY: Mapping[str, Any] = {
+    "title": str,
+    "question": str,
+    "datasets": Sequence[Mapping[str, Any]],
+    "models": Sequence[str | Mapping[str, Any]],
+    "preset": str,
+    "seeds": Sequence[int],
+    "metrics": Sequence[str],
+}
+_KEYS: Mapping[str, Any] = dict.fromkeys(inspect.signature(Keys.resolve).parameters, str)
+_SCORED: Mapping[str, Any] = {"held_out": Sequence[str], "perturbations": Sequence[str]}
+_CELLS: Mapping[str, Any] = {"name": str, "path": str, **_KEYS, "preprocess": Mapping[str, Any], **_SCORED}
+_SIMULATED: Mapping[str, Any] = {"name": str, "simulate": Mapping[str, Any], **_SCORED}
+_MODEL: Mapping[str, Any] = {"name": str, "preset": str, "label": str}
+_PARAMETER = bool | int | float | str | Sequence[int | float]
+
+
+def _arguments(function: Any) -> dict[str, Any]:
+    """The keyword arguments of a function and their kinds."""
+    kinds = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: kinds[one.name] for one in parameters if one.kind is one.KEYWORD_ONLY}
+
+
+_SIMULATE: Mapping[str, Any] = _arguments(simulate)
+_PREPROCESS: Mapping[str, Any] = {**_arguments(preprocess), "choose_on": Literal["training", "all"]}
+_LEAST = {"seed": 0, "min_counts": 0, "min_genes": 0, "min_cells": 0, "n_top_genes": 1}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of the file.
+
+    Attributes
+    ----------
+    values
+        What it holds.
+    place
+        The keys and indices that lead to it.
+    where
+        Names the file and the line of a place.
+    """
+
+    values: Mapping[str, Any]
+    place: tuple[str | int, ...]
+    where: Callable[..., str]
+
+    def error(self, sentence: object, *place: str | int) -> InputError:
+        """An error about a value of this table, or about the table."""
+        return InputError(f"{self.where(*self.place, *place)}: {sentence}")
+
+    @contextmanager
+    def blame(self, *place: str | int) -> Iterator[None]:
+        """Say of whatever the block finds wrong that it stands in this place."""
+        try:
+            yield
+        except InputError as error:
+            raise self.error(error, *place) from None
+
+    def check(self, kinds: Mapping[str, Any], what: str) -> None:
+        """Refuse keys that ``what`` does not have, and values of another kind, empty, too low or said twice."""
+        for key, value in self.values.items():
+            if key not in kinds:
+                raise self.error(f"{what} has no key {key!r}; {offer(key, kinds)}", key)
+            if value in ("", []):
+                raise self.error(f"{key} is empty: leave it out, or give it something", key)
+            if not _is(kinds[key], value):
+                raise self.error(f"{key} takes {_describe(kinds[key])}, not {_shown(value)}", key)
+            if key in _LEAST and value < _LEAST[key]:
+                raise self.error(f"{key} must be {_LEAST[key]} or more, not {value}", key)
+            for index, one in enumerate(value if typing.get_origin(kinds[key]) is Sequence else ()):
+                if one == "":
+                    raise self.error(f"{key} has an empty text: leave it out", key, index)
+                if not isinstance(one, dict) and one in value[:index]:
+                    raise self.error(f"{key} has {_shown(one)} twice: leave one out", key, index)
+
+
+def _seeds(file: _Table) -> tuple[int, ...]:
+    seeds = file.values.get("seeds", [1])
+    for index, seed in enumerate(seeds):
+        if not 0 <= seed < 2**32:
+            raise file.error(f"seed {seed} must be 0 or more and less than {2**32}", "seeds", index)
+    return tuple(seeds)
+
+
+def _metrics(file: _Table) -> tuple[str, ...]:
+    metrics = file.values.get("metrics", list(METRICS))
+    for index, name in enumerate(metrics):
+        if name not in METRICS:
+            raise file.error(f"there is no metric {name!r}; {offer(name, METRICS)}", "metrics", index)
+    return tuple(metrics)
+
+
+def _models(file: _Table) -> tuple[StudyModel, ...]:
+    entries = file.values.get("models")
+    if entries is None:
+        raise file.error('there are no models: name some, such as models = ["mtae", "no-change"]')
+    preset = file.values.get("preset", "default")
+    if preset not in preset_names():
+        raise file.error(f"there is no preset {preset!r}; {offer(preset, preset_names())}", "preset")
+    tables = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+    times = Counter(str(values.get("name")) for values in tables)
+    models: list[StudyModel] = []
+    for index, values in enumerate(tables):
+        model = _model(_Table(values, ("models", index), file.where), preset, times)
+        if model.label in (one.label for one in models):
+            raise file.error(f"two models are called {model.label!r}: give this one another label", "models", index)
+        models.append(model)
+    return tuple(models)
+
+
+def _model(table: _Table, preset: str, times: Mapping[str, int]) -> StudyModel:
+    named = {key: value for key, value in table.values.items() if key in _MODEL}
+    changes = {key: value for key, value in table.values.items() if key not in _MODEL}
+    _Table(named, table.place, table.where).check(_MODEL, "a model")
+    if "name" not in named:
+        raise table.error('a model needs the name of one, such as name = "mtae"')
+    if "seed" in changes or "seeds" in changes:
+        raise table.error("all models of a study share its seeds: give seeds at the top of the file")
+    name, preset = named["name"], named.get("preset", preset)
+    with table.blame():
+        create(name, preset=preset)
+    for key, value in changes.items():
+        if not _is(_PARAMETER, value):
+            raise table.error(f"{key} takes a number, a text, true, false or numbers, not {_shown(value)}", key)
+        with table.blame(key):
+            create(name, preset=preset, **{key: value})
+    label = named.get("label", name if times[name] == 1 else f"{name} ({preset})")
+    if label in RESERVED:
+        raise table.error(f"{label!r} is what a bound is called: give the model another label", "label")
+    return StudyModel(label, name, preset, changes)
+
+
+def _datasets(file: _Table, folder: Path) -> tuple[StudyDataset, ...]:
+    entries = file.values.get("datasets")
+    if entries is None:
+        raise file.error("there are no data sets: name one under [[datasets]]")
+    datasets: list[StudyDataset] = []
+    for index, values in enumerate(entries):
+        table = _Table(values, ("datasets", index), file.where)
+        dataset = _dataset(table, folder)
+        if dataset.name in (one.name for one in datasets):
+            raise table.error(f"two data sets are called {dataset.name!r}: give this one another name", "name")
+        datasets.append(dataset)
+    return tuple(datasets)
+
+
+def _dataset(table: _Table, folder: Path) -> StudyDataset:
+    values = table.values
+    if "name" not in values:
+        raise table.error('a data set needs a name, such as name = "mine"')
+    if "path" in values and "simulate" in values:
+        raise table.error("path and simulate exclude each other: give one of the two", "simulate")
+    simulated, name = "simulate" in values, values["name"]
+    table.check(_SIMULATED if simulated else _CELLS, "a simulated data set" if simulated else "a data set")
+    for key in ("path", "simulate"):
+        if key in values and name in catalogue.DATASETS:
+            raise table.error(f"{name!r} is a data set of the catalogue: leave out {key}, or change the name", key)
+    if simulated:
+        return _simulated(table)
+    if "path" in values:
+        return _from_file(table, folder)
+    if name in catalogue.DATASETS:
+        return _from_catalogue(table, name)
+    raise table.error(
+        f"the catalogue has no data set {name!r}; {offer(name, catalogue.DATASETS)}; give path for cells of your own",
+        "name",
+    )
+
+
+def _from_catalogue(table: _Table, name: str) -> StudyDataset:
+    entry = catalogue.dataset(name)
+    with table.blame("name"):
+        path = catalogue.locate(name).resolve()
+    return _read_from(table, path, entry.title, asdict(entry.keys), entry.preprocessing, entry.published)
+
+
+def _from_file(table: _Table, folder: Path) -> StudyDataset:
+    path = (folder / Path(table.values["path"]).expanduser()).resolve()
+    if not path.is_file():
+        raise table.error(f"there is no file {path}: check the path, which starts from the study's folder", "path")
+    return _read_from(table, path, path.name, dict.fromkeys(_KEYS), None, None)
+
+
+def _read_from(
+    table: _Table,
+    path: Path,
+    source: str,
+    keys: Mapping[str, str | None],
+    preprocessing: Mapping[str, Any] | None,
+    published: str | None,
+) -> StudyDataset:
+    """A data set of a file; ``keys`` and ``preprocessing`` stand where the study says nothing else."""
+    own = _Table(table.values.get("preprocess", {}), (*table.place, "preprocess"), table.where)
+    own.check(_PREPROCESS, "preprocess")
+    if preprocessing is not None or "preprocess" in table.values:
+        preprocessing = {"choose_on": "training", **(preprocessing or {}), **own.values}
+    keys = {key: table.values.get(key, keys[key]) for key in _KEYS}
+    if keys["context_key"] is None:
+        raise table.error(
+            "context_key is missing: name the column of obs that holds the context, such as the cell type"
+        )
+    if preprocessing is not None and keys["layer"] is not None:
+        raise table.error(
+            "layer names expression that is log-normalised already, and preprocess makes it from counts: give the "
+            "layer of counts as layer inside preprocess",
+            "layer",
+        )
+    with table.blame():
+        resolved = Keys.resolve(**keys)  # type: ignore[arg-type]
+    return StudyDataset(
+        table.values["name"], source, path, None, resolved, preprocessing, **_scored(table), published=published
+    )
+
+
+def _simulated(table: _Table) -> StudyDataset:
+    own = _Table(table.values["simulate"], (*table.place, "simulate"), table.where)
+    own.check(_SIMULATE, "simulate")
+    cells = own.values.get("cells_per_group", 1)
+    fewest, most = cells if isinstance(cells, list) else (cells, cells)
+    if fewest > most:
+        raise own.error(
+            f"cells_per_group goes from the fewest to the most, not from {fewest} to {most}", "cells_per_group"
+        )
+    for key, value in {**own.values, "cells_per_group": min(1, fewest)}.items():
+        with own.blame(key):
+            # The least of worlds is drawn in no time, and refuses a value that any other would refuse.
+            simulate(**{"n_genes": 20, "cells_per_group": 1, key: value})
+    dosed = "doses" in own.values
+    keys = Keys.resolve(
+        perturbation_key="compound" if dosed else "condition",
+        control="control",
+        context_key="cell_type",
+        dose_key="dose" if dosed else None,
+        compound=None,
+        layer=None,
+    )
+    return StudyDataset(
+        table.values["name"], "simulated cells", None, own.values, keys, None, **_scored(table), published=None
+    )
+
+
+def _scored(table: _Table) -> dict[str, Any]:
+    return {key: tuple(table.values[key]) if key in table.values else None for key in _SCORED}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except FileNotFoundError:
+        raise InputError(f"there is no study file {path}: check the path") from None
+    except OSError as error:
+        raise InputError(f"cannot read the study file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the study file {path} is no text in UTF-8: save it as UTF-8") from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, line = str(error), 1 + text.rstrip("\n").count("\n")
+        if found := re.search(r" \(at line (\d+), column \d+\)$", message):
+            line = int(found[1])
+        reason = message.rpartition(" (at ")[0] or message
+        raise InputError(f"{path}, line {line}: this is no TOML: {reason[:1].lower()}{reason[1:]}") from None
+
+
+def _where(path: Path, text: str, *place: str | int) -> str:
+    line = line_of(text, place)
+    return str(path) if line is None else f"{path}, line {line}"
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Whether a value of TOML is of a kind."""
+    origin, of = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return value in of
+    if origin in (UnionType, typing.Union):
+        return any(_is(one, value) for one in of)
+    if origin is tuple:
+        return isinstance(value, list) and len(value) == len(of) and all(map(_is, of, value))
+    if origin is Sequence:
+        return isinstance(value, list) and all(_is(of[0], one) for one in value)
+    if kind in (int, float):
+        allowed = int if kind is int else int | float
+        return isinstance(value, allowed) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, origin or kind)
+
+
+def _describe(kind: Any) -> str:
+    origin, of = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, of))
+    if origin in (UnionType, typing.Union):
+        return " or ".join(_describe(one) for one in of if one is not type(None))
+    if origin is tuple:
+        return "a list of " + " and ".join(map(_describe, of))
+    if origin is Sequence and typing.get_origin(of[0]) is Mapping:
+        return "tables, each under a header in double brackets"
+    if origin is Sequence:
+        return f"a list, each {_describe(of[0])}"
+    return {int: "a whole number", float: "a number", str: "a text in quotes", Mapping: "a table"}[origin or kind]
+
+
+def _shown(value: Any) -> str:
+    """A value as the file may have it, short."""
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from evaluation.conftest import Cells, adata
 from multipert.errors import InputError
-from multipert.evaluation import METRICS, STUDY, evaluate, evaluate_many
+from multipert.evaluation import METRICS, STUDY, bounds, evaluate, evaluate_many
 
 
 def test_all_scores_but_discrimination_in_order(made: Cells) -> None:
@@ -182,6 +182,21 @@ def test_several_perturbations_score_each_like_alone(made: Cells) -> None:
             predicted=predicted[predicted.obs["drug"] == drug],
         )
         pd.testing.assert_series_equal(scores.loc[drug].drop("discrimination"), alone, check_names=False)
+
+
+def test_perturbations_given_by_name_score_like_those_told_apart_by_a_column(made: Cells) -> None:
+    truth, predicted = labelled(made.truth, "ab"), labelled(made.predicted, "ba")
+    apart = evaluate_many(control=made.control, truth=truth, predicted=predicted, perturbation_key="drug")
+    named = [{drug: cells[cells.obs["drug"] == drug].copy() for drug in "ba"} for cells in (truth, predicted)]
+    by_name = evaluate_many(control=made.control, truth=named[0], predicted=named[1])
+    pd.testing.assert_frame_equal(by_name, apart, check_names=False)
+    with pytest.raises(InputError, match="name the column that does, or give each its own cells"):
+        evaluate_many(control=made.control, truth=truth, predicted=predicted)
+    with pytest.raises(InputError, match="There are no truth cells"):
+        evaluate_many(control=made.control, truth={}, predicted={})
+    limits = bounds(control=made.control, truth=named[0], metrics=["mse"])
+    told = bounds(control=made.control, truth=truth, perturbation_key="drug", metrics=["mse"])
+    pd.testing.assert_frame_equal(limits, told, check_names=False)
 
 
 def test_one_perturbation_has_no_discrimination(made: Cells) -> None:

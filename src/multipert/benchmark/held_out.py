@@ -1,6 +1,6 @@
 """A fitted model put to the test: its held-out context predicted, and scored beside the simple baselines."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,39 @@ from multipert.models import Model, create
 
 BASELINES = ("no-change", "mean-shift", "nearest-context", "linear", "resample")
 """What stands beside every model."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutCells:
+    """The cells of a context that models are tested on.
+
+    Attributes
+    ----------
+    context
+        Its name.
+    control
+        Its control cells, (cells, genes).
+    truth
+        Its perturbed cells by perturbation.
+    """
+
+    context: str
+    control: AnnData
+    truth: Mapping[str, AnnData]
+
+    @classmethod
+    def of(cls, data: PerturbationData, context: str, perturbations: Sequence[str]) -> "HeldOutCells":
+        """Take them from ``data``; perturbations that were not measured in the context are left out."""
+        rows = {name: data.rows(condition=name, context=context) for name in perturbations}
+        return cls(
+            context,
+            data.to_anndata(data.rows(condition=data.control, context=context)),
+            {name: data.to_anndata(found) for name, found in rows.items() if len(found)},
+        )
+
+    def predict(self, model: Model) -> dict[str, AnnData]:
+        """Predict every perturbation from the control cells."""
+        return {name: model.predict(self.control, name) for name in self.truth}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,19 +120,17 @@ def run_held_out_test(
     split.check(data)
     if split.held_out is None:
         raise InputError("nothing was held out in this fit, so no truth is left to test it on: hold out a context")
-    context = split.held_out
-    control = data.to_anndata(data.rows(condition=data.control, context=context))
-    baselines = {name: create(name).fit(data, split) for name in BASELINES}
+    cells = HeldOutCells.of(data, split.held_out, data.perturbations)
+    models = {model.name: model} | {name: create(name).fit(data, split) for name in BASELINES}
+    predicted = {name: cells.predict(one) for name, one in models.items()}
     outcomes = []
-    for perturbation in data.perturbations:
-        rows = data.rows(condition=perturbation, context=context)
-        if len(rows) == 0:
-            continue
-        announce(f"scoring {perturbation} in {context}: {len(rows)} true cells")
-        truth = data.to_anndata(rows)
-        predicted = {name: one.predict(control, perturbation) for name, one in {model.name: model, **baselines}.items()}
-        scores = {name: evaluate(control=control, truth=truth, predicted=cells) for name, cells in predicted.items()}
-        scores["ceiling"] = bounds(control=control, truth=truth)["ceiling"]
+    for perturbation, truth in cells.truth.items():
+        announce(f"scoring {perturbation} in {cells.context}: {truth.n_obs} true cells")
+        scores = {
+            name: evaluate(control=cells.control, truth=truth, predicted=predicted[name][perturbation])
+            for name in models
+        }
+        scores["ceiling"] = bounds(control=cells.control, truth=truth)["ceiling"]
         table = pd.DataFrame(scores).T.rename_axis("model")
-        outcomes.append(Outcome(perturbation, control, truth, predicted[model.name], table))
-    return HeldOutTest(model, data, context, outcomes)
+        outcomes.append(Outcome(perturbation, cells.control, truth, predicted[model.name][perturbation], table))
+    return HeldOutTest(model, data, cells.context, outcomes)

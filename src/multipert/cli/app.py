@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from multipert import __version__
-from multipert.cli import demo, evaluate, fit, metrics, models, predict, preprocess, report
+from multipert.cli import benchmark, datasets, demo, evaluate, fit, metrics, models, predict, preprocess, report
 from multipert.errors import InputError
 
 STOPPED = 130
@@ -26,9 +26,11 @@ app.command("preprocess")(preprocess.preprocess)
 app.command("fit")(fit.fit)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("benchmark")(benchmark.benchmark)
 app.command("report")(report.report)
 app.command("models")(models.models)
 app.command("metrics")(metrics.metrics)
+app.add_typer(datasets.app, name="datasets")
 
 
 def _show_version(wanted: bool) -> None:

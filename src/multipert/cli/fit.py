@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from multipert.errors import InputError
+
+if TYPE_CHECKING:
+    from multipert.networks import Precision
 
 Data = Annotated[Path, typer.Argument(metavar="DATA.h5ad", help="Log-normalised cells.", show_default=False)]
 PerturbationKey = Annotated[
@@ -43,7 +46,10 @@ def fit(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another parameter of the model; repeatable.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 (the second GPU) or mps.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the largest products in training: auto, float32 or bfloat16.")
+    ] = "auto",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard curves too.")] = False,
 ) -> None:
     """Train a model; with --hold-out, on all cells but the perturbed ones of one context."""
@@ -65,7 +71,15 @@ def fit(
     print(cells)
     split = leave_context_out(cells, hold_out) if hold_out is not None else None
     try:
-        chosen.fit(cells, split, run=out, device=device, progress=True, tensorboard=tensorboard)
+        chosen.fit(
+            cells,
+            split,
+            run=out,
+            device=device,
+            precision=cast("Precision", precision),  # an unknown one is refused by name
+            progress=True,
+            tensorboard=tensorboard,
+        )
     except Interrupted:
         print(f"\nstopped; checkpoint in {out}: the same command goes on from there.", file=sys.stderr)
         raise typer.Exit(1) from None

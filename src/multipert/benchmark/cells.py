@@ -1,0 +1,76 @@
+"""The cells a study works on: read, simulated or preprocessed once a process, however many trials ask for them."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from anndata import AnnData
+
+from multipert.benchmark.study import StudyDataset
+from multipert.data import PerturbationData, preprocess, read_h5ad, simulate, training_mask
+from multipert.errors import InputError
+
+KEPT = 2
+"""Prepared data sets that a process keeps: trials come sorted, so more would only take memory."""
+
+_prepared: dict[tuple[str, str | None], PerturbationData] = {}
+
+
+def fingerprint(dataset: StudyDataset) -> str:
+    """Stand for all that determines a data set's cells: the file's bytes or the simulator's arguments.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read.
+    """
+    if dataset.path is None:
+        return f"simulated {dataset.simulated!r}"
+    try:
+        with dataset.path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    except OSError as error:
+        raise InputError(f"{dataset.path} cannot be read ({error.strerror}): check the path") from error
+
+
+def prepare(dataset: StudyDataset, content: str, held_out: str | None) -> PerturbationData:
+    """Give a data set's cells, ready for a trial.
+
+    Parameters
+    ----------
+    dataset
+        Which.
+    content
+        Its :func:`fingerprint`.
+    held_out
+        The context whose perturbed cells take no part in the choice of variable genes; none to choose on all cells.
+        Plays no part where the expression is log-normalised already, or the study says ``choose_on = "all"``.
+
+    Raises
+    ------
+    InputError
+        The file, the keys or the values are wrong.
+    """
+    chosen_on = held_out if dataset.preprocessing and dataset.preprocessing["choose_on"] == "training" else None
+    place = (f"{content} {asdict(dataset.keys)} {dataset.preprocessing}", chosen_on)
+    if place not in _prepared:
+        while len(_prepared) >= KEPT:
+            del _prepared[next(iter(_prepared))]
+        _prepared[place] = PerturbationData.from_anndata(_cells(dataset, chosen_on), **asdict(dataset.keys))
+    return _prepared[place]
+
+
+def _cells(dataset: StudyDataset, chosen_on: str | None) -> AnnData:
+    if dataset.simulated is not None:
+        cells = simulate(**dataset.simulated)
+    else:
+        assert dataset.path is not None
+        cells = read_h5ad(dataset.path)
+    if dataset.preprocessing is None:
+        return cells
+    values: Mapping[str, Any] = {name: value for name, value in dataset.preprocessing.items() if name != "choose_on"}
+    keys = asdict(dataset.keys)
+    del keys["layer"], keys["compound"]
+    mask = None if chosen_on is None else training_mask(cells, **keys, held_out=chosen_on)
+    return preprocess(cells, **values, choose_on=mask)

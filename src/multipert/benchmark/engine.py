@@ -1,0 +1,205 @@
+"""The engines that run a study: this process, workers on this machine, or any Dask cluster.
+
+Whatever runs a job, its record is written here, whole or not at all, as soon as it is done: a benchmark that dies
+loses the jobs in flight and no more.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from multipert.benchmark.jobs import Job, TrialJob, run_together
+from multipert.benchmark.plan import Plan
+from multipert.benchmark.progress import BenchmarkProgress
+from multipert.benchmark.records import Record, TrialResult, to_json
+from multipert.benchmark.results import load_results, write_tables
+from multipert.data import write_text
+from multipert.errors import InputError
+from multipert.models import lanes_at_once
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Ended: TypeAlias = tuple[Job, Record | None, str]
+"""A job, its record, and what went wrong where it has none."""
+
+PATIENCE = 30
+"""Seconds to wait for a cluster to answer."""
+
+_one_at_a_time = threading.Lock()
+
+
+def run_study(
+    plan: Plan,
+    folder: Path,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    retry_failed: bool = False,
+) -> bool:
+    """Do what is missing of a study, and write its tables.
+
+    Parameters
+    ----------
+    plan
+        The study.
+    folder
+        The benchmark directory; what is done there already is not done again.
+    workers
+        Processes on this machine; with one, everything happens in this one.
+    scheduler
+        Address of a Dask scheduler, whose workers do the work in place of this machine.
+    retry_failed
+        Whether trials that failed are run again.
+
+    Returns
+    -------
+    bool
+        Whether every trial of the study is done and none failed.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written, or no cluster answers at the address.
+    KeyboardInterrupt
+        On Ctrl-C: what is done is kept, and the tables are written.
+    """
+    plan.write(folder)
+    _sweep(folder)
+    jobs = plan.missing(folder, retry_failed=retry_failed)
+    trials = sum(isinstance(job, TrialJob) for job in jobs)
+    try:
+        with (
+            _engine(workers, scheduler, jobs) as (run, at_once),
+            BenchmarkProgress(len(jobs), trials, at_once) as shown,
+        ):
+            for job, record, problem in run(jobs):
+                if record is not None:
+                    write_text(folder / job.file, to_json(record))
+                else:
+                    shown.say(f"{job.folder} of {job.dataset.name}: {problem}")
+                shown.done(job, record)
+    finally:
+        write_tables(load_results(folder), folder)
+    results = load_results(folder)
+    return all(trial.status == "done" for trial in results.trials) and len(results.trials) == results.planned
+
+
+@contextmanager
+def _engine(
+    workers: int, scheduler: str | None, jobs: Sequence[Job]
+) -> Iterator[tuple[Callable[[Sequence[Job]], Iterator[Ended]], int]]:
+    """The way to run jobs, and how many run at a time."""
+    if not jobs or (scheduler is None and workers == 1):
+        yield _here, 1
+        return
+    with _cluster(workers, scheduler) as client:
+        at_once = len(client.nthreads())
+        yield (lambda jobs: _spread(client, jobs)), at_once
+
+
+def _here(jobs: Sequence[Job]) -> Iterator[Ended]:
+    """Run jobs in this process; trials that the device profits from training together, together."""
+    kin: dict[str, list[TrialJob]] = {}
+    for job in jobs:
+        if isinstance(job, TrialJob):
+            kin.setdefault(job.kin, []).append(job)
+    for job in jobs:
+        if not isinstance(job, TrialJob):
+            yield attempt(job)
+        elif job.kin in kin:  # else done already, with the first of its kin
+            for trials in _lanes(kin.pop(job.kin)):
+                yield from attempt_together(trials)
+
+
+def _lanes(trials: Sequence[TrialJob]) -> list[Sequence[TrialJob]]:
+    """Divide trials of one kin into groups as large as the device profits from."""
+    try:
+        size = lanes_at_once(trials[0].create(), trials[0].data(), device=trials[0].device)
+    except Exception:  # whatever is wrong is the trial's to report
+        size = 1
+    return [trials[start : start + size] for start in range(0, len(trials), size)]
+
+
+@contextmanager
+def _cluster(workers: int, scheduler: str | None) -> Iterator["Client"]:
+    """Dask workers: at an address, or started on this machine."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=PATIENCE)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"no Dask scheduler answers at {scheduler!r} ({error}): start one with `dask scheduler`, and give the "
+                f"address it prints"
+            ) from error
+        with client:
+            client.wait_for_workers(1, timeout=PATIENCE)
+            yield client
+        return
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    # The arithmetic's threads are set before a worker starts, or the libraries would each take all processors.
+    environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=logging.ERROR
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _spread(client: "Client", jobs: Sequence[Job]) -> Iterator[Ended]:
+    """Run jobs on a cluster; those of a worker that dies run again on another."""
+    from distributed import as_completed
+
+    pending = {client.submit(attempt, job, key=job.file, pure=False): job for job in jobs}
+    for future in as_completed(pending):
+        job = pending.pop(future)
+        try:
+            yield future.result()
+        except Exception as error:  # a worker died every time, or the cluster is gone
+            if client.status != "running":
+                raise InputError("the Dask scheduler is gone: the same command goes on from here") from error
+            yield _failure(job, error)
+
+
+def attempt(job: Job) -> Ended:
+    """Do a job; what goes wrong is a result too.
+
+    One at a time in a process, so that a worker with several threads gives all of them to one job's arithmetic.
+    """
+    with _one_at_a_time:
+        try:
+            return job, job.run(), ""
+        except Exception as error:
+            return _failure(job, error)
+
+
+def attempt_together(trials: Sequence[TrialJob]) -> Iterator[Ended]:
+    """Do trials as lanes of one training; those that cannot be are done one by one."""
+    results: Sequence[TrialResult] = ()
+    if len(trials) > 1:
+        with _one_at_a_time, suppress(Exception):  # of several the one at fault shows alone
+            results = run_together(trials)
+    if results:
+        yield from ((trial, result, "") for trial, result in zip(trials, results, strict=True))
+    else:
+        yield from map(attempt, trials)
+
+
+def _failure(job: Job, error: Exception) -> Ended:
+    return job, job.failed(error) if isinstance(job, TrialJob) else None, f"{type(error).__name__}: {error}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed run left half written."""
+    for left in folder.rglob(".*.json"):
+        left.unlink(missing_ok=True)

@@ -1,0 +1,208 @@
+"""From a study to its pieces of work, and to what it says of itself on disk."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multipert.benchmark.cells import fingerprint, prepare
+from multipert.benchmark.jobs import DrawnGenes, Job, OverviewJob, ReferenceJob, TrialJob, responding_genes
+from multipert.benchmark.records import DatasetCard, ModelCard, TrialResult
+from multipert.benchmark.results import FORMAT, PLAN, read_record
+from multipert.benchmark.study import Study, StudyDataset
+from multipert.data import PerturbationData, offer, write_text
+from multipert.errors import InputError
+from multipert.models import create, model_class
+
+PACKAGES = ("multipert", "torch", "lightning-fabric", "anndata", "scanpy", "scikit-learn", "numpy", "scipy", "POT")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that a study asks for.
+
+    Attributes
+    ----------
+    study
+        The study.
+    datasets, models
+        What it works on and with, as the report names them.
+    jobs
+        Every piece of work, in the order it is best done: data set by data set, what is quick and needed by all first.
+    """
+
+    study: Study
+    datasets: Sequence[DatasetCard]
+    models: Sequence[ModelCard]
+    jobs: Sequence[Job]
+
+    @property
+    def trials(self) -> list[TrialJob]:
+        """The trials among the jobs."""
+        return [job for job in self.jobs if isinstance(job, TrialJob)]
+
+    def missing(self, folder: Path, *, retry_failed: bool) -> list[Job]:
+        """The jobs whose record is not in ``folder``; with ``retry_failed``, also trials that failed there."""
+
+        def is_missing(job: Job) -> bool:
+            record = read_record(folder / job.file, job.record)
+            failed = isinstance(record, TrialResult) and record.status == "failed"
+            return record is None or (failed and retry_failed)
+
+        return [job for job in self.jobs if is_missing(job)]
+
+    def write(self, folder: Path) -> None:
+        """Write ``plan.json`` and ``study.toml``, and make room for the records.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be written, or holds something else.
+        """
+        kinds = (OverviewJob, ReferenceJob, TrialJob)
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "title": self.study.title,
+            "question": self.study.question,
+            "seeds": self.study.seeds,
+            "metrics": self.study.metrics,
+            "study_file": self.study.text,
+            "versions": {package: importlib.metadata.version(package) for package in PACKAGES}
+            | {"python": platform.python_version(), "machine": f"{platform.machine()}, {platform.system()}"},
+            "datasets": [asdict(card) for card in self.datasets],
+            "models": [asdict(card) for card in self.models],
+            "files": {kind.folder: [job.file for job in self.jobs if isinstance(job, kind)] for kind in kinds},
+        }
+        try:
+            for kind in kinds:
+                (folder / kind.folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder} ({error.strerror}): choose another folder") from error
+        write_text(folder / PLAN, json.dumps(content, indent=1, default=list) + "\n")
+        write_text(folder / "study.toml", self.study.text)
+
+
+def plan_study(study: Study, *, device: str = "auto", announce: Callable[[str], Any] = lambda line: None) -> Plan:
+    """Read a study's data and list its work.
+
+    Parameters
+    ----------
+    study
+        The study.
+    device
+        Where models train.
+    announce
+        Told, in a line each, what is being done.
+
+    Raises
+    ------
+    InputError
+        The data cannot be read, or lack a context or perturbation that the study names: file and line are named.
+    """
+    cards, jobs = [], list[Job]()
+    for place, dataset in enumerate(study.datasets):
+        announce(f"reading {dataset.name}: {dataset.source}")
+        content = fingerprint(dataset)
+        try:
+            data = prepare(dataset, content, None)
+        except InputError as error:
+            raise InputError(f"{study.where('datasets', place)}: {error}") from error
+        held_out = _held_out(study, place, dataset, data)
+        perturbations = _perturbations(study, place, dataset, data)
+        cards.append(_dataset_card(dataset, data, held_out, perturbations))
+        jobs += _jobs(study, dataset, content, responding_genes(data), held_out, perturbations, device)
+    return Plan(study, cards, [_model_card(study, i) for i in range(len(study.models))], jobs)
+
+
+def _jobs(
+    study: Study,
+    dataset: StudyDataset,
+    content: str,
+    genes: DrawnGenes,
+    held_out: Sequence[str],
+    perturbations: Sequence[str],
+    device: str,
+) -> Iterator[Job]:
+    yield OverviewJob(dataset, content, genes)
+    for context in held_out:
+        yield ReferenceJob(dataset, content, genes, context, perturbations, study.metrics)
+    for context in held_out:
+        for model in study.models:
+            for seed in study.seeds:
+                chosen = create(model.name, preset=model.preset, seed=seed, **model.changes)
+                yield TrialJob(
+                    dataset,
+                    content,
+                    genes,
+                    context,
+                    perturbations,
+                    study.metrics,
+                    model,
+                    asdict(chosen.parameters),
+                    seed,
+                    device,
+                )
+
+
+def _held_out(study: Study, place: int, dataset: StudyDataset, data: PerturbationData) -> Sequence[str]:
+    """The contexts to hold out: those named, or all that have control and perturbed cells."""
+    complete = [
+        context
+        for code, context in enumerate(data.contexts)
+        if len(np.unique(data.condition[data.context == code] != 0)) == 2
+    ]
+    if len(complete) < 2:
+        raise InputError(
+            f"{study.where('datasets', place)}: {dataset.name} has {len(complete)} contexts with both control and "
+            f"perturbed cells: two are needed, one to learn from and one to hold out"
+        )
+    for number, context in enumerate(dataset.held_out or ()):
+        if context not in complete:
+            raise InputError(
+                f"{study.where('datasets', place, 'held_out', number)}: {dataset.name} has no context {context!r} with "
+                f"both control and perturbed cells; {offer(context, complete)}"
+            )
+    return dataset.held_out or complete
+
+
+def _perturbations(study: Study, place: int, dataset: StudyDataset, data: PerturbationData) -> Sequence[str]:
+    for number, name in enumerate(dataset.perturbations or ()):
+        if name not in data.perturbations:
+            raise InputError(
+                f"{study.where('datasets', place, 'perturbations', number)}: {dataset.name} has no perturbation "
+                f"{name!r}; {offer(name, data.perturbations)}"
+            )
+    return dataset.perturbations or data.perturbations
+
+
+def _dataset_card(
+    dataset: StudyDataset, data: PerturbationData, held_out: Sequence[str], perturbations: Sequence[str]
+) -> DatasetCard:
+    return DatasetCard(
+        name=dataset.name,
+        source=dataset.source,
+        published=dataset.published,
+        n_cells=len(data),
+        n_genes=len(data.genes),
+        conditions=data.conditions,
+        doses=data.doses,
+        contexts=data.contexts,
+        held_out=held_out,
+        perturbations=perturbations,
+        keys=asdict(data.keys),
+        fingerprint=data.fingerprint,
+    )
+
+
+def _model_card(study: Study, place: int) -> ModelCard:
+    model = study.models[place]
+    kind = model_class(model.name)
+    parameters = asdict(create(model.name, preset=model.preset, **model.changes).parameters)
+    return ModelCard(
+        model.label, model.name, model.preset, dict(model.changes), parameters, kind.title, kind.family, kind.source
+    )

@@ -1,0 +1,58 @@
+"""``multipert benchmark``: a whole study, in one command that goes on where it stopped."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def benchmark(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go; what is done there is kept.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Say how much there is to do, and do nothing.")] = False,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes on this machine.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do the work, such as tcp://node7:8786."),
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Run every trial of a study that is not done yet: data sets x models x held-out contexts x seeds."""
+    from multipert.benchmark import estimate_seconds, plan_study, read_study, run_study
+
+    if scheduler is not None and workers != 1:
+        raise typer.BadParameter("--workers are processes on this machine; a cluster brings its own: give one of them")
+    asked = plan_study(read_study(study), device=device, announce=lambda line: print(line, file=sys.stderr))
+    missing = asked.missing(out, retry_failed=retry_failed)
+    trials = asked.trials
+    left = sum(job.folder == "trials" for job in missing)
+    print(
+        f"{asked.study.title}: {len(trials)} trials of {len(asked.models)} models on {len(asked.datasets)} data sets, "
+        f"{len(trials) - left} of them done"
+    )
+    if plan:
+        _print_estimate(estimate_seconds(missing), workers)
+        return
+    try:
+        complete = run_study(asked, out, workers=workers, scheduler=scheduler, retry_failed=retry_failed)
+    except KeyboardInterrupt:
+        print(f"\nstopped; what is done is in {out}: the same command goes on from there.", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(f"results: {(out / 'results.csv').resolve()}\nread them: multipert report {out} --out report.html")
+    if not complete:
+        print("some trials failed: `multipert report` says why, --retry-failed runs them again", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _print_estimate(seconds: dict[str, float], workers: int) -> None:
+    from multipert.benchmark import duration
+
+    for what, time in sorted(seconds.items(), key=lambda item: -item[1]):
+        print(f"  {what:24} {duration(time)}")
+    total = sum(seconds.values())
+    shared = f", {duration(total / workers)} with {workers} workers" if workers > 1 else ""
+    print(
+        f"about {duration(total)} in one process{shared} (measured: one scoring, a few steps of each model)"
+    )

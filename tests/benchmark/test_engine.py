@@ -1,0 +1,208 @@
+"""The engines: what is done is done once, whatever dies, and the numbers do not depend on who made them."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from benchmark.conftest import STUDY, Run, outcomes
+from multipert.benchmark import load_results
+
+N_TRIALS = 3 * 3 * 2
+
+
+def start(study: Path, out: Path, *options: str) -> "subprocess.Popen[bytes]":
+    command = [
+        sys.executable,
+        "-c",
+        "from multipert.cli import main; main()",
+        "benchmark",
+        str(study),
+        "--out",
+        str(out),
+    ]
+    return subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def trials_on_disk(out: Path) -> int:
+    return len(list(out.glob("trials/[!.]*.json")))
+
+
+def wait_for_trials(process: "subprocess.Popen[bytes]", out: Path, number: int) -> None:
+    """Wait until a run has so many trials on disk; fail if it ends before."""
+    deadline = time.monotonic() + 120
+    while trials_on_disk(out) < number:
+        assert process.poll() is None, "the run ended early"
+        assert time.monotonic() < deadline, "the run is stuck"
+        time.sleep(0.005)
+
+
+def same(first: Any, second: Any) -> None:
+    """Compare nested results, NaN equal to NaN, floats to what reordered sums may change."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            same(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second)
+        for a, b in zip(first, second, strict=True):
+            same(a, b)
+    elif isinstance(first, float):
+        np.testing.assert_allclose(first, second, rtol=1e-6, atol=1e-9)
+    else:
+        assert first == second
+
+
+def test_tables_hold_a_row_for_each_trial_and_perturbation(undisturbed: Path) -> None:
+    table = pd.read_csv(undisturbed / "results.csv")
+    assert len(table) == N_TRIALS * 2
+    names = ["dataset", "label", "model", "preset", "held_out", "perturbation", "seed"]
+    metrics = ["degs", "r2_hvg", "edistance", "edist", "discrimination"]
+    costs = ["seconds_fit", "seconds_predict", "peak_memory_mb", "n_parameters", "steps"]
+    assert list(table.columns) == names + metrics + costs
+    assert not table[["degs", "r2_hvg", "edist", "discrimination"]].isna().any(axis=None)
+    assert (table.loc[table["model"] == "mtae", "peak_memory_mb"] > 100).all()
+    pd.testing.assert_frame_equal(pd.read_parquet(undisturbed / "results.parquet"), load_results(undisturbed).scores)
+
+
+def test_the_summary_is_the_mean_of_the_rows_beside_floor_and_ceiling(undisturbed: Path) -> None:
+    rows, summary = (pd.read_csv(undisturbed / name) for name in ("results.csv", "summary.csv"))
+    assert list(summary["label"]) == ["mtae", "mtvae", "mean-shift", "floor", "ceiling"]
+    mtae = summary.set_index("label").loc["mtae"]
+    of_mtae = rows[rows["label"] == "mtae"]
+    assert mtae["edist"] == pytest.approx(of_mtae["edist"].mean())
+    assert mtae["edist_sd"] == pytest.approx(of_mtae.groupby("seed")["edist"].mean().std())
+    assert mtae["trials"] == 6
+    by_label = summary.set_index("label")
+    assert by_label.loc["ceiling", "edist"] < by_label.loc["mean-shift", "edist"] < by_label.loc["floor", "edist"]
+    assert by_label.loc["mean-shift", "edist_sd"] == pytest.approx(0)
+
+
+def test_running_again_does_nothing_and_a_changed_study_only_what_is_new(
+    run: Run, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*/*.json")}
+    study = tmp_path / "more.toml"
+    study.write_text(
+        STUDY.replace('"mean-shift",', '"mean-shift", "no-change",').replace("seeds = [1, 2]", "seeds = [1]")
+    )
+    code, printed, _ = run("benchmark", study, "--out", out)
+    assert code == 0
+    assert "12 trials of 4 models on 1 data sets, 9 of them done" in printed
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*/*.json")}
+    assert {name: after[name] for name in before} == before
+    assert len(after) - len(before) == 3
+    assert len(pd.read_csv(out / "results.csv")) == 12 * 2  # what the study no longer asks for stays, unseen
+
+
+def test_a_failing_trial_is_recorded_and_the_others_go_on(run: Run, tmp_path: Path) -> None:
+    study, out = tmp_path / "study.toml", tmp_path / "out"
+    study.write_text(STUDY.replace("epochs = 3, hidden = 16, latent = 8, batch_size = 16", "batch_size = 5000"))
+    code, _, said = run("benchmark", study, "--out", out)
+    assert code == 1
+    assert "some trials failed" in said
+    results = load_results(out)
+    failed = [trial for trial in results.trials if trial.status == "failed"]
+    assert len(failed) == 6
+    assert len(results.trials) == N_TRIALS
+    assert failed[0].error.startswith("InputError:")
+    assert "cannot fill a batch of 5000" in failed[0].error
+    summary = results.summary.set_index("label")
+    assert summary.loc["mtvae", "failed"] == 6
+    assert np.isnan(summary.loc["mtvae", "edist"])
+
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("trials/*.json")}
+    run("benchmark", study, "--out", out)
+    assert {path.name: path.stat().st_mtime_ns for path in out.glob("trials/*.json")} == times
+    run("benchmark", study, "--out", out, "--retry-failed")
+    changed = [path for path in out.glob("trials/*.json") if path.stat().st_mtime_ns != times[path.name]]
+    assert len(changed) == 6
+
+
+def test_killed_three_times_it_ends_like_an_undisturbed_run(
+    study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        process = start(study_file, out)
+        wait_for_trials(process, out, min(trials_on_disk(out) + 1, N_TRIALS - 1))
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+        for path in out.glob("*/[!.]*.json"):
+            assert path.read_text().endswith("}")  # whole, whenever the power went
+    (out / "trials" / ".half.json").write_text('{"dataset": "ma')
+    assert start(study_file, out).wait(timeout=120) == 0
+    same(outcomes(out), outcomes(undisturbed))
+    assert not list(out.rglob(".*"))
+
+
+def test_a_damaged_record_is_made_again(run: Run, study_file: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    damaged = sorted(out.glob("trials/*.json"))[0]
+    damaged.write_text(damaged.read_text()[:100])
+    assert run("benchmark", study_file, "--out", out)[0] == 0
+    same(outcomes(out), outcomes(undisturbed))
+
+
+def test_a_killed_worker_costs_nothing_but_time(study_file: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(study_file, out, "--workers", "2")
+    wait_for_trials(process, out, 1)
+    workers = [
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    assert len(workers) >= 2
+    workers[-1].send_signal(signal.SIGKILL)
+    assert process.wait(timeout=180) == 0
+    same(outcomes(out), outcomes(undisturbed))
+
+
+def test_workers_of_a_cluster_give_the_same_numbers(
+    run: Run, study_file: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    from distributed import LocalCluster
+
+    out = tmp_path / "out"
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        code, _, said = run("benchmark", study_file, "--out", out, "--scheduler", cluster.scheduler_address)
+    assert code == 0
+    assert f"[{N_TRIALS}/{N_TRIALS}]" in said
+    same(outcomes(out), outcomes(undisturbed))
+
+
+def test_no_cluster_at_the_address(run: Run, study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multipert.benchmark.engine.PATIENCE", 1)
+    code, _, said = run("benchmark", study_file, "--out", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9")
+    assert code == 2
+    assert "no Dask scheduler answers at 'tcp://127.0.0.1:9'" in said
+
+
+def test_ctrl_c_keeps_what_is_done(study_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(study_file, out)
+    wait_for_trials(process, out, 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 1
+    assert len(pd.read_csv(out / "results.csv")) == 2 * trials_on_disk(out)
+
+
+def test_a_full_disk_or_a_forbidden_folder_is_said_before_any_work(run: Run, study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here already")
+    code, _, said = run("benchmark", study_file, "--out", tmp_path / "file")
+    assert code == 2
+    assert "choose another folder" in said

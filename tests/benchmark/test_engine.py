@@ -15,6 +15,7 @@ import pytest
 
 from benchmark.conftest import STUDY, Run, outcomes
 from multipert.benchmark import load_results
+from multipert.models import fit_together
 
 N_TRIALS = 3 * 3 * 2
 
@@ -206,3 +207,31 @@ def test_a_full_disk_or_a_forbidden_folder_is_said_before_any_work(run: Run, stu
     code, _, said = run("benchmark", study_file, "--out", tmp_path / "file")
     assert code == 2
     assert "choose another folder" in said
+
+
+def test_trials_in_lanes_give_what_each_gives_alone(
+    run: Run, study_file: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multipert.benchmark.engine.lanes_at_once", lambda model, data, device: 4)
+    fitted = []
+    monkeypatch.setattr(
+        "multipert.benchmark.jobs.fit_together",
+        lambda models, *rest, **options: (fitted.append(len(models)), fit_together(models, *rest, **options)),
+    )
+    out = tmp_path / "out"
+    assert run("benchmark", study_file, "--out", out)[0] == 0
+    assert fitted == [4, 2, 4, 2, 4, 2]  # the last two, which train nothing, are refused and done one by one
+    together, alone = (load_results(folder).scores for folder in (out, undisturbed))
+    names = ["label", "held_out", "seed", "perturbation"]
+    together, alone = (table.set_index(names).sort_index() for table in (together, alone))
+    np.testing.assert_array_equal(together["steps"], alone["steps"])
+    np.testing.assert_allclose(together[["r2_hvg", "edist"]], alone[["r2_hvg", "edist"]], rtol=1e-2, atol=1e-2)
+
+
+def test_the_plan_says_how_much_there_is_to_do_and_does_nothing(run: Run, study_file: Path, tmp_path: Path) -> None:
+    code, printed, _ = run("benchmark", study_file, "--out", tmp_path / "out", "--plan", "--workers", "2")
+    assert code == 0
+    assert "18 trials of 3 models on 1 data sets, 0 of them done" in printed
+    assert {"mtae", "mtvae", "mean-shift", "bounds"} <= {line.split()[0] for line in printed.splitlines() if line}
+    assert "with 2 workers" in printed
+    assert not (tmp_path / "out").exists()

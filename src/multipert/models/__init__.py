@@ -1,6 +1,6 @@
 """The models: one file a published method, all behind one contract."""
 
-from multipert.models.base import Model
+from multipert.models.base import Model, NetworkModel
 from multipert.models.baselines import Linear, MeanShift, NearestContext, NoChange, Resample
 from multipert.models.mtae import MTAe, MTAeAdv, MTAeAdvG, MTAeOT, MTAePlusOT, MTVae, MTVaeOT, MTVaePlusOT
 from multipert.models.parameters import preset_names, preset_values
@@ -9,6 +9,7 @@ from multipert.models.scbutterfly import ScButterfly
 from multipert.models.scgen import ScGen
 from multipert.models.scpregan import ScPreGAN
 from multipert.models.scvidr import ScVIDR, ScVIDRDose
+from multipert.models.together import fit_together, lanes_at_once
 
 __all__ = [
     "MODELS",
@@ -24,6 +25,7 @@ __all__ = [
     "MeanShift",
     "Model",
     "NearestContext",
+    "NetworkModel",
     "NoChange",
     "Resample",
     "ScButterfly",
@@ -32,6 +34,8 @@ __all__ = [
     "ScVIDR",
     "ScVIDRDose",
     "create",
+    "fit_together",
+    "lanes_at_once",
     "load",
     "model_class",
     "preset_names",

@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,8 +24,8 @@ from multipert.data.alignment import read_aligned
 from multipert.errors import InputError
 from multipert.models.parameters import NoParameters, resolve
 from multipert.models.run_folder import FittedModel, check_free, write_run
-from multipert.networks import Lanes, SparseBatch
-from multipert.training import History, Sitting, Stage, sparse_batch, train
+from multipert.networks import Lanes, Precision, SparseBatch
+from multipert.training import History, Sitting, Stage, sparse_batch, train_lanes
 
 PREDICTED_AT_ONCE = 1024
 """Cells that pass through a network together at prediction."""
@@ -122,7 +122,7 @@ class Model(ABC):
     history_
         Losses, epoch by epoch; empty for a model without training.
     seconds_fit_
-        Seconds the fit took, over all sittings.
+        Seconds the fit took, over all sittings; of fits made together, its share.
     """
 
     name: ClassVar[str]
@@ -185,8 +185,10 @@ class Model(ABC):
         *,
         run: str | Path | None = None,
         device: str = "auto",
+        precision: Precision = "auto",
         progress: bool | None = None,
         tensorboard: bool = False,
+        on_epoch: Callable[[nn.Module, History], None] | None = None,
     ) -> Self:
         """Learn how cells respond.
 
@@ -200,25 +202,43 @@ class Model(ABC):
             A folder for checkpoints while training and the saved model after. A training that was interrupted there
             goes on where it stopped.
         device
-            ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+            ``"auto"``, ``"cpu"``, ``"cuda"`` (``"cuda:1"`` for the second GPU) or ``"mps"``.
+        precision
+            Number format of the largest products in training: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is
+            bfloat16 where the device has it in hardware.
         progress
             Whether to show progress; by default only on a terminal.
         tensorboard
             Whether to write the losses as TensorBoard curves into ``run`` as well.
+        on_epoch
+            Called after each epoch with the network, in evaluation mode, and the history so far. The seconds of the
+            history leave out the time it takes.
 
         Raises
         ------
         InputError
-            If the split belongs to other data, there are too few cells, or ``run`` holds another run.
+            If this machine has no such device or there is no such precision, the split belongs to other data, there
+            are too few cells, or ``run`` holds another run.
         Interrupted
             On Ctrl-C, when there is a ``run`` folder: the same call goes on from there.
         """
         split = train_on_everything(data) if split is None else split
-        split.check(data)
         if tensorboard and run is None:
             raise InputError("tensorboard curves need a place: give a run folder too")
         folder = check_free(Path(run)) if run is not None else None
         started = time.monotonic()
+        identity = self._begin(data, split)
+        self.history_ = self._learn(data, split, Sitting(device, folder, progress, precision, on_epoch), identity)
+        self.seconds_fit_ = max(time.monotonic() - started, self.history_.seconds)
+        if folder is not None:
+            self.save(folder)
+            if tensorboard:
+                self.history_.write_tensorboard(folder / "tensorboard")
+        return self
+
+    def _begin(self, data: PerturbationData, split: Split) -> Mapping[str, Any]:
+        """Take in what is to be learnt from; give what determines the fit, as JSON would give it back."""
+        split.check(data)
         self.scope_ = Scope.of(data, split)
         identity = {
             "model": self.name,
@@ -227,15 +247,7 @@ class Model(ABC):
             "data": data.fingerprint,
             "split": split_digest(split),
         }
-        # As JSON gives it back, so that it compares equal to a checkpoint's.
-        identity = json.loads(json.dumps(identity))
-        self.history_ = self._learn(data, split, Sitting(device, folder, progress), identity)
-        self.seconds_fit_ = max(time.monotonic() - started, self.history_.seconds)
-        if folder is not None:
-            self.save(folder)
-            if tensorboard:
-                self.history_.write_tensorboard(folder / "tensorboard")
-        return self
+        return dict(json.loads(json.dumps(identity)))
 
     def predict(
         self,
@@ -372,12 +384,13 @@ class NetworkModel(Model):
         """How it is trained."""
 
     def _learn(self, data: PerturbationData, split: Split, sitting: Sitting, identity: Mapping[str, Any]) -> History:
-        lanes = Lanes([self.seed])
-        self.network_ = self._network(lanes, self.scope_)
-        stages = self._stages(self.network_, data, split)
-        history = train(self.network_, lanes, stages, seed=self.seed, sitting=sitting, identity=identity)
-        self._conclude(self.network_, data, split)
-        return history
+        return learn_in_lanes([self], data, [split], sitting, identity)[0]
+
+    def planned_steps(self, data: PerturbationData, split: Split) -> int:
+        """How many steps a fit would take; fewer where a stage stops early."""
+        scope = Scope.of(data, split)
+        stages = self._stages(self._network(Lanes([self.seed]), scope), data, split)
+        return sum(stage.epochs * len(stage.batches) for stage in stages)
 
     def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
         """Read off the trained network what prediction needs, into buffers of its own."""
@@ -427,6 +440,48 @@ class NetworkModel(Model):
         """What ``pass_on`` makes of all cells, (cells, features), a batch at a time."""
         starts = range(0, X.shape[0], PREDICTED_AT_ONCE)
         return np.concatenate([pass_on(sparse_batch(X[i : i + PREDICTED_AT_ONCE]))[0].numpy() for i in starts])
+
+
+def learn_in_lanes(
+    models: Sequence[NetworkModel],
+    data: PerturbationData,
+    splits: Sequence[Split],
+    sitting: Sitting,
+    identity: Mapping[str, Any],
+) -> list[History]:
+    """Train the networks of models of one class and equal parameters as the lanes of one; each comes out with its own.
+
+    Parameters
+    ----------
+    models
+        Their scopes are known; one model is one lane.
+    data
+        The cells.
+    splits
+        For each model, which of them train and validate.
+    sitting
+        Where it runs, and where checkpoints go.
+    identity
+        What determines the training.
+
+    Returns
+    -------
+    list of History
+        One for each model.
+    """
+    first = models[0]
+    lanes = Lanes([model.seed for model in models])
+    network = first._network(lanes, first.scope_)
+    if len(models) == 1:
+        first.network_ = network  # already, so that it can be asked for predictions while it is trained
+    stages = [model._stages(network, data, split) for model, split in zip(models, splits, strict=True)]
+    histories = train_lanes(network, lanes, stages, seeds=lanes.seeds, sitting=sitting, identity=identity)
+    tensors = network.state_dict()
+    for lane, (model, split) in enumerate(zip(models, splits, strict=True)):
+        if len(models) > 1:
+            model._restore({name: tensor[lane : lane + 1] for name, tensor in tensors.items()})
+        model._conclude(model.network_, data, split)
+    return histories
 
 
 class OneForEach(NetworkModel):

@@ -18,7 +18,7 @@ MTVaePlusOT    variational autoencoder as MTAePlusOT
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -94,11 +94,11 @@ class FilmModel(NetworkModel):
             film_hidden=p.film_hidden if len(scope.conditions) > 2 else (),
         )
 
-    def _loss(self, network: Any, batch: Batch, n_training: int) -> Terms:
+    def _loss(self, network: Any, batch: Batch) -> Terms:
         """Mean squared error of each cell decoded under its condition: from its target, or from itself."""
         x = batch.cells["x"]
         decoded = network.decode(network.encode(x), batch.labels["condition"])
-        return {"mse": mean_squared_error(decoded, batch.cells.get("target", x).dense)}
+        return {"mse": mean_squared_error(decoded, batch.cells.get("target", x))}
 
     def _moving(self, network: Any) -> list[nn.Module]:
         """The modules that training moves."""
@@ -109,10 +109,7 @@ class FilmModel(NetworkModel):
         p = self.parameters
         optimiser = Optimiser(self._moving(network), p.lr)
 
-        def loss(batch: Batch) -> Terms:
-            return self._loss(network, batch, len(training))
-
-        update = Update(optimiser, loss, warmup(p.warmup_steps))
+        update = Update(optimiser, lambda batch: self._loss(network, batch), warmup(p.warmup_steps))
         return Stage(name, Batches(training, p.batch_size), epochs, [update], validation)
 
     def _reconstruct(self, network: Any, data: PerturbationData, split: Split, epochs: int) -> Stage:
@@ -229,12 +226,19 @@ class Variational(FilmModel):
     def _network(self, lanes: Lanes, scope: Scope) -> FilmAutoencoder:
         return self._autoencoder(FilmVariationalAutoencoder, lanes, scope)
 
-    def _loss(self, network: FilmVariationalAutoencoder, batch: Batch, n_training: int) -> Terms:
+    def _stage(self, name: str, network: Any, training: Examples, validation: Examples, epochs: int) -> Stage:
+        # Lanes differ in how many cells train them, so the number goes with the cells.
+        n_training = len(training)
+        training, validation = (labelled(part, "n_training", n_training) for part in (training, validation))
+        return super()._stage(name, network, training, validation, epochs)
+
+    def _loss(self, network: FilmVariationalAutoencoder, batch: Batch) -> Terms:
         x = batch.cells["x"]
         mean, variance = network.posterior(x)
         decoded = network.decode(network.heads.sample(mean, variance), batch.labels["condition"])
-        mse = mean_squared_error(decoded, batch.cells.get("target", x).dense)
+        mse = mean_squared_error(decoded, batch.cells.get("target", x))
         kl = kl_divergence(mean, variance).sum(-1).mean(-1)
+        n_training = batch.labels["n_training"][:, 0]
         return {"loss": mse + kl * self.parameters.beta * len(batch) / n_training, "mse": mse, "kl": kl}
 
     def _moving(self, network: FilmVariationalAutoencoder) -> list[nn.Module]:
@@ -324,7 +328,7 @@ class Adversarial(MTAe):
         def deceive(batch: Batch) -> Terms:
             x = batch.cells["x"]
             z = network.encode(x)
-            mse = mean_squared_error(network.decode(z, batch.labels["condition"]), x.dense)
+            mse = mean_squared_error(network.decode(z, batch.labels["condition"]), x)
             adversarial, any_ = self._deceive(network, z, batch)
             w = p.adversarial_weight * any_
             return {"loss": (1 - w) * mse + w * adversarial, "mse": mse, "adversarial": adversarial}
@@ -401,6 +405,11 @@ def partners(data: PerturbationData, rows: Rows, split: Split, seed: int) -> Exa
         {"x": np.concatenate([control, pairs.control]), "target": np.concatenate([control, pairs.partner])},
         {"condition": np.concatenate([np.zeros_like(control), pairs.condition])},
     )
+
+
+def labelled(examples: Examples, name: str, number: float) -> Examples:
+    """The examples, each with one and the same number as a label more."""
+    return replace(examples, labels={**examples.labels, name: np.full(len(examples), number, dtype=np.float32)})
 
 
 def soft_labels(data: PerturbationData, seed: int) -> npt.NDArray[np.float32]:

@@ -226,7 +226,7 @@ class ScButterfly(OneForEach):
         def pretrain(side: str) -> Stage:
             def autoencode(batch: Batch) -> Terms:
                 mse, kl = network.sides[side].autoencode(batch.cells[side])
-                return {"loss": mse + kl_weight * rise(batch.epoch) * kl, "mse": mse, "kl": kl}
+                return {"loss": mse + kl_weight * batch.scheduled(rise) * kl, "mse": mse, "kl": kl}
 
             bottleneck = Optimiser([network.sides[side].bottleneck], p.lr)
             return Stage(
@@ -249,7 +249,7 @@ class ScButterfly(OneForEach):
             mse = network.reconstruction(batch, translated)
             against = network.discrimination(native, translated)
             against = torch.where(against < p.against_below, against, torch.zeros_like(against))
-            return {"loss": mse + 2 * kl_weight * rise(batch.epoch) * kl - against, "mse": mse, "kl": kl}
+            return {"loss": mse + 2 * kl_weight * batch.scheduled(rise) * kl - against, "mse": mse, "kl": kl}
 
         discriminators = Optimiser(
             [side.discriminator for side in network.sides.values()], p.discriminator_lr, rule="sgd"

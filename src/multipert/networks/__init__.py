@@ -6,6 +6,7 @@ from multipert.networks.discriminator import LatentDiscriminator, SpectralLinear
 from multipert.networks.film import FiLM
 from multipert.networks.lanes import Lanes
 from multipert.networks.layers import MLP, BatchNorm, Dropout, Layer, LayerNorm, Linear, identity, leaky_relu
+from multipert.networks.precision import PRECISIONS, Precision, set_precision
 from multipert.networks.sparse import SparseBatch
 from multipert.networks.translator import Translator
 from multipert.networks.vae import VariationalAutoencoder
@@ -13,6 +14,7 @@ from multipert.networks.variational import GaussianHeads, kl_divergence
 
 __all__ = [
     "MLP",
+    "PRECISIONS",
     "AuxiliaryDiscriminator",
     "BatchNorm",
     "Dropout",
@@ -25,6 +27,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "Linear",
+    "Precision",
     "SparseBatch",
     "SpectralLinear",
     "Translator",
@@ -32,4 +35,5 @@ __all__ = [
     "identity",
     "kl_divergence",
     "leaky_relu",
+    "set_precision",
 ]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multipert.networks.lanes import Lanes
+from multipert.networks.masks import draw_kept
+from multipert.networks.product import affine
 from multipert.networks.sparse import SparseBatch
 
 Activation = Callable[[Tensor], Tensor]
@@ -25,17 +27,26 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+WIDE = 1024
+"""Features from which a layer's products outweigh everything else: those that write expression profiles."""
+
+
 class Linear(nn.Module):
     """An affine map for each lane, from dense or sparse batches.
 
     Weights start Xavier-uniform with ``gain``; biases uniform in +-1/sqrt(n_in), torch's default, unless ``bias`` names
-    their one starting value.
+    their one starting value. In training the products of dense batches are taken in ``precision``; see
+    :func:`set_precision`.
     """
+
+    precision = torch.float32
 
     def __init__(self, lanes: Lanes, n_in: int, n_out: int, *, gain: float = 1.0, bias: float | None = None) -> None:
         super().__init__()
         bound = gain * math.sqrt(6.0 / (n_in + n_out))
-        self.weight = nn.Parameter(lanes.uniform(n_in, n_out, low=-bound, high=bound))
+        weight = lanes.uniform(n_in, n_out, low=-bound, high=bound)
+        # Products that give many features run faster on weights stored feature by feature; the shape stays the same.
+        self.weight = nn.Parameter(weight.mT.contiguous().mT if n_out >= WIDE else weight)
         bound = 1.0 / math.sqrt(n_in)
         drawn = lanes.uniform(1, n_out, low=-bound, high=bound)
         self.bias = nn.Parameter(drawn if bias is None else torch.full_like(drawn, bias))
@@ -49,7 +60,7 @@ class Linear(nn.Module):
         weight = self.effective_weight()
         if isinstance(x, SparseBatch):
             return x.product(weight) + self.bias
-        return torch.baddbmm(self.bias, x, weight)
+        return affine(x, weight, self.bias, self.precision if self.training else torch.float32)
 
 
 class BatchNorm(nn.Module):
@@ -109,8 +120,8 @@ class Dropout(nn.Module):
             return x
         if isinstance(x, SparseBatch):
             return x.dropout(self.rate, self.lanes)
-        keep = self.lanes.uniform(*x.shape[1:]) >= self.rate
-        return x * keep / (1.0 - self.rate)
+        kept = torch.stack([draw_kept(x.shape[1:], self.rate, generator) for generator in self.lanes.generators])
+        return x * kept.to(x.dtype).div_(1.0 - self.rate)
 
 
 class Layer(nn.Module):

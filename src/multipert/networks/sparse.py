@@ -1,18 +1,18 @@
 """A batch of expression profiles as it is on disk: mostly zeros, never written out."""
 
-import warnings
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from multipert.networks.lanes import Lanes
-
-# Said once a process by torch; the products we use are tested against dense ones.
-warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+from multipert.networks.masks import draw_kept
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,18 @@ class SparseBatch:
     shape: tuple[int, int, int]
 
     @cached_property
-    def matrix(self) -> Tensor:
-        """The batch as a torch CSR matrix, ``(lanes * cells, lanes * genes)``."""
+    def positions(self) -> Tensor:
+        """Where each value stands in the batch written out and flattened, ``(values,)``, int64."""
         lanes, cells, genes = self.shape
-        return torch.sparse_csr_tensor(
-            self.offsets, self.columns, self.values, (lanes * cells, lanes * genes), check_invariants=False
-        )
+        row = torch.arange(lanes * cells, device=self.values.device)
+        start = row * genes - row.div(cells, rounding_mode="floor") * genes
+        return torch.repeat_interleave(start, self.offsets.diff(), output_size=len(self.values)).add_(self.columns)
 
     @cached_property
     def dense(self) -> Tensor:
         """The batch written out, ``(lanes, cells, genes)``."""
-        lanes, cells, genes = self.shape
-        row = torch.repeat_interleave(
-            torch.arange(lanes * cells, device=self.values.device), self.offsets.diff(), output_size=len(self.values)
-        )
-        lane = row // cells
-        out = torch.zeros(lanes * cells * genes, dtype=self.values.dtype, device=self.values.device)
-        out[row * genes + self.columns - lane * genes] = self.values
+        out = self.values.new_zeros(math.prod(self.shape))
+        out[self.positions] = self.values
         return out.view(self.shape)
 
     def dropout(self, rate: float, lanes: Lanes) -> "SparseBatch":
@@ -66,14 +61,11 @@ class SparseBatch:
         Zeros stay zeros under dropout, so drawing for the non-zeros alone is the same distribution.
         """
         cells = self.shape[1]
-        values = torch.empty_like(self.values)
         # Where each lane's values end: one lane needs no look at the offsets, which on a GPU would wait for it.
         ends = self.offsets[cells::cells].tolist() if len(lanes) > 1 else [len(self.values)]
-        start = 0
-        for generator, end in zip(lanes.generators, ends, strict=True):
-            values[start:end].bernoulli_(1.0 - rate, generator=generator)
-            start = end
-        return SparseBatch(self.offsets, self.columns, values.mul_(self.values).div_(1.0 - rate), self.shape)
+        counts = (end - start for start, end in zip([0, *ends], ends, strict=False))
+        kept = [draw_kept((count,), rate, g) for g, count in zip(lanes.generators, counts, strict=True)]
+        return replace(self, values=self.values * torch.cat(kept).to(self.values.dtype).div_(1.0 - rate))
 
     def to(self, device: torch.device) -> "SparseBatch":
         """The batch on ``device``."""
@@ -91,27 +83,35 @@ class SparseBatch:
 
 
 class _SparseProduct(torch.autograd.Function):
-    """Sparse batch times dense weight; the gradient is the transposed batch times the incoming gradient."""
+    """Sparse batch times dense weight; the gradient is the transposed batch times the incoming gradient.
+
+    Both are sums of weighted rows of a table: torch's embedding bag, four times faster here than its sparse product.
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, batch: SparseBatch) -> Tensor:
         ctx.batch = batch
         lanes, cells, _ = batch.shape
-        return (batch.matrix @ weight.flatten(0, 1)).view(lanes, cells, -1)
+        table = weight.detach().flatten(0, 1)  # detached, or torch prepares for a gradient that is taken here
+        return _weighted_sums(table, batch.columns, batch.offsets, batch.values).view(lanes, cells, -1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        batch: SparseBatch = ctx.batch
-        lanes, cells, genes = batch.shape
-        # torch multiplies by a CSC matrix ten times slower than by a CSR one, so hand it the transpose as CSR; and
-        # scipy makes that one several times faster than torch does.
-        host = (batch.values.cpu().numpy(), batch.columns.cpu().numpy(), batch.offsets.cpu().numpy())
-        csc = csr_matrix(host, shape=(lanes * cells, lanes * genes)).tocsc()
-        transposed = torch.sparse_csr_tensor(
-            torch.from_numpy(csc.indptr),
-            torch.from_numpy(csc.indices),
-            torch.from_numpy(csc.data),
-            (lanes * genes, lanes * cells),
-            check_invariants=False,
-        ).to(gradient.device)
-        return (transposed @ gradient.flatten(0, 1)).view(lanes, genes, -1), None
+        lanes, _, genes = ctx.batch.shape
+        return _weighted_sums(gradient.flatten(0, 1), *_transposed(ctx.batch)).view(lanes, genes, -1), None
+
+
+def _weighted_sums(table: Tensor, which: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """For each stretch of ``which`` between two offsets, the sum of those rows of ``table``, each times its weight."""
+    return functional.embedding_bag(
+        which, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+    )
+
+
+def _transposed(batch: SparseBatch) -> tuple[Tensor, Tensor, Tensor]:
+    """The batch gene by gene: the row of each value, where each gene starts, the values."""
+    lanes, cells, genes = batch.shape
+    host = (batch.values.numpy(), batch.columns.numpy(), batch.offsets.numpy())
+    csc = csr_matrix(host, shape=(lanes * cells, lanes * genes)).tocsc()  # counts, where torch would sort
+    return torch.from_numpy(csc.indices), torch.from_numpy(csc.indptr), torch.from_numpy(csc.data)

@@ -1,7 +1,9 @@
 """What a network is trained on: examples drawn from the expression matrix, handed out in batches."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +12,13 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from multipert.errors import InputError
-from multipert.networks import SparseBatch
+from multipert.networks import Lanes, SparseBatch
+from multipert.networks.masks import draw_kept
 
 Rows = npt.NDArray[np.int64]
+
+RESIDENT_SHARE = 0.3
+"""Share of an accelerator's free memory that the expression matrix may take up to stay there."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +32,21 @@ class Batch:
     labels
         Numbers by name (``"condition"``...), each ``(lanes, cells)``.
     epoch
-        The epoch it is drawn in, counted from 0: what schedules of loss weights go by.
+        The epoch it is drawn in, counted from 0; where lanes are in different ones, that of each.
     """
 
     cells: Mapping[str, SparseBatch]
     labels: Mapping[str, Tensor]
-    epoch: int
+    epoch: int | tuple[int, ...]
 
     def __len__(self) -> int:
         return next(iter(self.cells.values())).shape[1]
 
-    def to(self, device: torch.device) -> "Batch":
-        """The batch on ``device``."""
-        return Batch(
-            {role: cells.to(device) for role, cells in self.cells.items()},
-            {name: label.to(device, non_blocking=True) for name, label in self.labels.items()},
-            self.epoch,
-        )
+    def scheduled(self, schedule: Callable[[int], float]) -> Tensor:
+        """What a schedule of a loss's weight says of the epoch: of each lane, or one number for all."""
+        epochs = (self.epoch,) if isinstance(self.epoch, int) else self.epoch
+        device = next(iter(self.cells.values())).values.device
+        return torch.tensor([schedule(epoch) for epoch in epochs]).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -66,28 +70,39 @@ class Examples:
     def __len__(self) -> int:
         return len(next(iter(self.cells.values())))
 
-    def batch(self, which: Rows, epoch: int) -> Batch:
-        """The examples at positions ``which`` as one batch of one lane."""
-        return Batch(
-            {role: sparse_batch(self.matrix[rows[which]]) for role, rows in self.cells.items()},
-            {name: torch.from_numpy(label[which]).unsqueeze(0) for name, label in self.labels.items()},
-            epoch,
+    def at(self, which: Rows | slice) -> "Examples":
+        """The examples at positions ``which``, in that order."""
+        return Examples(
+            self.matrix,
+            {role: rows[which] for role, rows in self.cells.items()},
+            {name: label[which] for name, label in self.labels.items()},
         )
 
 
-def sparse_batch(rows: csr_matrix) -> SparseBatch:
-    """Rows of the expression matrix as a batch of one lane."""
-    return SparseBatch(
-        torch.from_numpy(rows.indptr.astype(np.int32, copy=False)),
-        torch.from_numpy(rows.indices.astype(np.int32, copy=False)),
-        torch.from_numpy(rows.data),
-        (1, rows.shape[0], rows.shape[1]),
-    )
+class Handout(ABC):
+    """How the examples of a stage are handed out, epoch by epoch."""
+
+    size: int
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    @abstractmethod
+    def order(self, number: int, seed: int) -> Examples:
+        """The examples of epoch ``number`` in the order they are handed out, ``len(self) * size`` of them.
+
+        It depends on ``seed`` and ``number`` alone, so that a resumed epoch goes on where it stopped.
+        """
+
+    def epoch(self, number: int, seed: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``number`` from the one at ``start`` on, as one lane."""
+        return in_order(self.order(number, seed).at(slice(start * self.size, None)), self.size, number)
 
 
 @dataclass(frozen=True)
-class Batches:
-    """How examples are handed out: in batches of ``size``, shuffled anew each epoch, the short last one dropped.
+class Batches(Handout):
+    """Examples in batches of ``size``, shuffled anew each epoch, the short last one dropped.
 
     Raises
     ------
@@ -108,19 +123,15 @@ class Batches:
     def __len__(self) -> int:
         return len(self.examples) // self.size
 
-    def epoch(self, number: int, seed: int, *, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch ``number`` from the one at ``start`` on.
-
-        The order depends on ``seed`` and ``number`` alone, so that a resumed epoch goes on where it stopped.
-        """
-        order = np.random.default_rng((seed, number)).permutation(len(self.examples))
-        for step in range(start, len(self)):
-            yield self.examples.batch(order[step * self.size : (step + 1) * self.size], number)
+    def order(self, number: int, seed: int) -> Examples:
+        """The examples of epoch ``number`` in the order they are handed out."""
+        shuffled = np.random.default_rng((seed, number)).permutation(len(self.examples))
+        return self.examples.at(shuffled[: len(self) * self.size])
 
 
 @dataclass(frozen=True)
-class SideBySide:
-    """How sides that have no pairs are handed out: ``size`` examples of each in every batch, drawn independently.
+class SideBySide(Handout):
+    """Sides that have no pairs: ``size`` examples of each in every batch, drawn independently.
 
     A side is gone through in shuffled order, and shuffled anew when it is used up; one that is smaller than a batch
     comes more than once in it.
@@ -154,27 +165,181 @@ class SideBySide:
     def __len__(self) -> int:
         return self.length
 
-    def epoch(self, number: int, seed: int, *, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch ``number`` from the one at ``start`` on.
-
-        The order depends on ``seed`` and ``number`` alone, so that a resumed epoch goes on where it stopped.
-        """
+    def order(self, number: int, seed: int) -> Examples:
+        """The examples of epoch ``number`` in the order they are handed out."""
         rng = np.random.default_rng((seed, number))
         drawn = self.length * self.size
-        orders = [
-            np.concatenate([rng.permutation(len(side)) for _ in range(-(-drawn // len(side)))]) for side in self.sides
+        parts = [
+            side.at(np.concatenate([rng.permutation(len(side)) for _ in range(-(-drawn // len(side)))])[:drawn])
+            for side in self.sides
         ]
-        for step in range(start, self.length):
-            here = slice(step * self.size, (step + 1) * self.size)
-            parts = [side.batch(order[here], number) for side, order in zip(self.sides, orders, strict=True)]
-            yield Batch(
-                {role: cells for part in parts for role, cells in part.cells.items()},
-                {name: label for part in parts for name, label in part.labels.items()},
-                number,
+        return Examples(
+            parts[0].matrix,
+            {role: rows for part in parts for role, rows in part.cells.items()},
+            {name: label for part in parts for name, label in part.labels.items()},
+        )
+
+
+# How examples become batches.
+
+
+@dataclass(frozen=True)
+class DeviceBatch(SparseBatch):
+    """Sparse rows on an accelerator, multiplied written out: there dense products cost less than looking rows up.
+
+    Parameters
+    ----------
+    ends
+        Where the values of each lane end. The host knows, so that nothing has to ask the device and wait.
+    """
+
+    ends: tuple[int, ...]
+
+    def product(self, weight: Tensor) -> Tensor:
+        """``batch @ weight`` for weights ``(lanes, genes, width)``, giving ``(lanes, cells, width)``."""
+        return torch.bmm(self.dense, weight)
+
+    def dropout(self, rate: float, lanes: Lanes) -> "DeviceBatch":
+        """Input dropout of the non-zeros, as in a sparse batch."""
+        counts = [end - start for start, end in pairwise((0, *self.ends))]
+        kept = [draw_kept((count,), rate, g) for g, count in zip(lanes.generators, counts, strict=True)]
+        return replace(self, values=self.values * torch.cat(kept).to(self.values.dtype).div_(1.0 - rate))
+
+
+class Loader:
+    """Gathers examples into batches on a device.
+
+    On the CPU batches are gathered as they are. On an accelerator the expression matrix stays there when it fits, and
+    batches are gathered there; otherwise they are gathered in pinned memory and copied while the device computes.
+
+    Parameters
+    ----------
+    device
+        Where the batches are wanted.
+    resident
+        Whether the matrix is to be held there; by default, whether the device is a GPU in whose memory it fits.
+    """
+
+    def __init__(self, device: torch.device, *, resident: bool | None = None) -> None:
+        self.device, self.resident = device, resident
+        self._held: dict[int, _Resident] = {}
+
+    def batch(self, lanes: Sequence[Examples], epoch: int | tuple[int, ...]) -> Batch:
+        """The examples of each lane as one batch; as many in every lane."""
+        first = lanes[0]
+        return Batch(
+            {role: self._gather(first.matrix, [lane.cells[role] for lane in lanes]) for role in first.cells},
+            {name: send(np.stack([lane.labels[name] for lane in lanes]), self.device) for name in first.labels},
+            epoch,
+        )
+
+    def _gather(self, matrix: csr_matrix, rows: Sequence[Rows]) -> SparseBatch:
+        shape = (len(rows), len(rows[0]), matrix.shape[1])
+        together = np.concatenate(rows)
+        if self._holds(matrix):
+            return self._held[id(matrix)].gather(together, shape)
+        picked = matrix[together]
+        offsets, columns = (part.astype(np.int32, copy=False) for part in (picked.indptr, picked.indices))
+        ends = tuple(offsets[shape[1] :: shape[1]].tolist())
+        for lane, (start, end) in enumerate(pairwise(ends), start=1):
+            columns[start:end] += lane * shape[2]
+        here = [send(part, self.device) for part in (offsets, columns, picked.data)]
+        if self.device.type == "cpu":
+            return SparseBatch(here[0], here[1], here[2], shape)
+        return DeviceBatch(here[0], here[1], here[2], shape, ends)
+
+    def _holds(self, matrix: csr_matrix) -> bool:
+        """Whether the matrix is on the device; take it there if it should be."""
+        if id(matrix) in self._held:
+            return True
+        wanted = self.resident
+        if wanted is None:
+            wanted = self.device.type == "cuda" and (
+                matrix.indices.nbytes + matrix.data.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(self.device)[0]
             )
+        if wanted:
+            self._held[id(matrix)] = _Resident(matrix, self.device)
+        return wanted
 
 
-def in_order(examples: Examples, size: int, epoch: int = 0) -> Iterator[Batch]:
+class _Resident:
+    """The expression matrix in a device's memory; where its rows start, the host knows, so that nothing waits."""
+
+    def __init__(self, matrix: csr_matrix, device: torch.device) -> None:
+        self.matrix, self.device = matrix, device
+        self.columns = torch.from_numpy(matrix.indices).to(device)
+        self.values = torch.from_numpy(matrix.data).to(device)
+
+    def gather(self, rows: Rows, shape: tuple[int, int, int]) -> DeviceBatch:
+        """Rows (lanes * cells,) of the matrix, lane after lane."""
+        lanes, cells, genes = shape
+        starts, stops = self.matrix.indptr[rows], self.matrix.indptr[rows + 1]
+        host = np.concatenate([[0], np.cumsum(stops - starts)])
+        ends = tuple(host[cells::cells].tolist())
+        offsets = send(host, self.device)
+        lengths = offsets.diff()
+
+        def along_rows(numbers: Tensor) -> Tensor:
+            return torch.repeat_interleave(numbers, lengths, output_size=ends[-1])
+
+        places = along_rows(send(starts - host[:-1], self.device))
+        places += torch.arange(ends[-1], device=self.device)
+        columns = self.columns[places].to(torch.int32)
+        if lanes > 1:
+            shift = torch.arange(lanes, dtype=torch.int32, device=self.device).mul_(genes)
+            columns += along_rows(shift.unsqueeze(1).expand(lanes, cells).flatten())
+        return DeviceBatch(offsets.to(torch.int32), columns, self.values[places], shape, ends)
+
+
+def send(numbers: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """Numbers on a device; a GPU copies them from pinned memory while it computes."""
+    tensor = torch.from_numpy(numbers)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+class Feed:
+    """What the lanes of a stage are fed, step by step; each goes through its own epochs.
+
+    Parameters
+    ----------
+    lanes
+        What each lane trains on.
+    seeds
+        Of the order in which each gets it.
+    loader
+        Gathers the batches.
+    """
+
+    def __init__(self, lanes: Sequence[Handout], seeds: Sequence[int], loader: Loader) -> None:
+        self.lanes, self.seeds, self.loader = lanes, seeds, loader
+        self._orders: list[dict[int, Examples]] = [{} for _ in lanes]
+
+    def at(self, step: int) -> Batch:
+        """The batch of ``step``, counted from 0 over all epochs."""
+        epochs, parts = [], []
+        for lane, batches in enumerate(self.lanes):
+            epoch, within = divmod(step, len(batches))
+            if epoch not in self._orders[lane]:
+                self._orders[lane] = {epoch: batches.order(epoch, self.seeds[lane])}
+            parts.append(self._orders[lane][epoch].at(slice(within * batches.size, (within + 1) * batches.size)))
+            epochs.append(epoch)
+        return self.loader.batch(parts, tuple(epochs))
+
+
+def sparse_batch(rows: csr_matrix) -> SparseBatch:
+    """Rows of the expression matrix as a batch of one lane."""
+    return SparseBatch(
+        torch.from_numpy(rows.indptr.astype(np.int32, copy=False)),
+        torch.from_numpy(rows.indices.astype(np.int32, copy=False)),
+        torch.from_numpy(rows.data),
+        (1, rows.shape[0], rows.shape[1]),
+    )
+
+
+def in_order(examples: Examples, size: int, epoch: int = 0, loader: Loader | None = None) -> Iterator[Batch]:
     """All examples in their order, the short last batch kept: how validation and prediction read."""
+    loader = loader or Loader(torch.device("cpu"))
     for start in range(0, len(examples), size):
-        yield examples.batch(np.arange(start, min(start + size, len(examples))), epoch)
+        yield loader.batch([examples.at(slice(start, start + size))], epoch)

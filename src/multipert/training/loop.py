@@ -1,7 +1,7 @@
-"""The one loop every network is trained by."""
+"""The one loop every network is trained by: one lane, or several in lockstep."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,18 +10,28 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from multipert.errors import InputError
-from multipert.networks import Lanes
-from multipert.training.batches import Examples, in_order
+from multipert.networks import Lanes, Precision, set_precision
+from multipert.training.batches import Batch, Feed, Loader, in_order
 from multipert.training.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under, within
 from multipert.training.history import History
+from multipert.training.lane_optimiser import LaneOptimiser
 from multipert.training.memory import keep_freed_memory
 from multipert.training.progress import TrainingProgress
 from multipert.training.stages import Optimiser, Stage, Update
+from multipert.training.threads import release_threads
 
 CHECKPOINT_EVERY = 30.0
 """Seconds between two checkpoints, at least: what a killed training loses at most, and an epoch."""
+
+MEASURED_AT_ONCE = (256, 2048)
+"""Validation cells that pass through a network together, at least: on a CPU, on an accelerator."""
+
+
+STREAM = "stream"
+"""Under which name a lane that is done keeps its random stream, beside what it keeps of the network."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,16 +45,24 @@ class Sitting:
     Parameters
     ----------
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``: the accelerator's name in Lightning Fabric.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``: the accelerator's name in Lightning Fabric. ``"cuda:1"`` is the
+        second GPU.
     folder
         Where checkpoints go; without one, nothing is written and nothing resumed.
     progress
         Whether to show progress; by default only on a terminal.
+    precision
+        Number format of the largest products: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+    on_epoch
+        Called after each epoch with the network, in evaluation mode and of one lane, and its history so far. The
+        time it takes does not count.
     """
 
     device: str = "auto"
     folder: Path | None = None
     progress: bool | None = None
+    precision: Precision = "auto"
+    on_epoch: Callable[[nn.Module, History], None] | None = None
 
     def fabric(self) -> Fabric:
         """The device, set up.
@@ -54,19 +72,50 @@ class Sitting:
         InputError
             If this machine has no such device.
         """
+        accelerator, _, number = self.device.partition(":")
         try:
-            return Fabric(accelerator=self.device, devices=1)
+            return Fabric(accelerator=accelerator, devices=[int(number)] if number else 1)
         except Exception as error:  # Lightning raises its own kinds, none of them public
             raise InputError(f"this machine cannot train on device {self.device!r} ({error}): try 'cpu'") from error
 
 
 @dataclass
 class _Best:
-    """The best validation loss of the running stage, and the weights that gave it."""
+    """The best validation loss of the running stage, and what of the lane gave it."""
 
     loss: float = float("inf")
     epoch: int = -1
-    weights: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class _Lane:
+    """A lane's own course through the training.
+
+    Attributes
+    ----------
+    number
+        Its place among the lanes.
+    stages
+        What it goes through.
+    seed
+        Of the order of its batches.
+    epoch, steps
+        Epochs done in the running stage; batches over all stages.
+    best
+        Where early stopping returns to.
+    kept
+        When it is done with the running stage before the others: what of it goes on moving, as it was then.
+    """
+
+    number: int
+    stages: Sequence[Stage]
+    seed: int
+    history: History = field(default_factory=History)
+    epoch: int = 0
+    steps: int = 0
+    best: _Best = field(default_factory=_Best)
+    kept: dict[str, Tensor] | None = None
 
 
 def train(
@@ -78,7 +127,24 @@ def train(
     sitting: Sitting,
     identity: Mapping[str, Any],
 ) -> History:
+    """Train a network of one lane; see :func:`train_lanes`."""
+    return train_lanes(network, lanes, [stages], seeds=[seed], sitting=sitting, identity=identity)[0]
+
+
+def train_lanes(
+    network: nn.Module,
+    lanes: Lanes,
+    stages: Sequence[Sequence[Stage]],
+    *,
+    seeds: Sequence[int],
+    sitting: Sitting,
+    identity: Mapping[str, Any],
+) -> list[History]:
     """Train ``network`` through ``stages``; go on from the checkpoint in the sitting's folder if there is one.
+
+    The lanes go in lockstep: a step moves all of them, each by a batch of its own. A lane with fewer batches to an
+    epoch is sooner through its epochs, and one may stop early; it then stands still until the last is done with the
+    stage. Each comes out as if it were trained alone, up to the order in which numbers are added.
 
     Parameters
     ----------
@@ -87,9 +153,10 @@ def train(
     lanes
         The random streams the network draws from.
     stages
-        What to minimise, over what, for how long.
-    seed
-        Of the order of the batches.
+        For each lane: what to minimise, over what, for how long. The losses that move the network are those of the
+        first lane, and see all lanes at once; what is measured on validation examples is each lane's own.
+    seeds
+        For each lane, of the order of its batches.
     sitting
         Where it runs, and where checkpoints go.
     identity
@@ -97,18 +164,19 @@ def train(
 
     Returns
     -------
-    History
-        One row for each epoch.
+    list of History
+        For each lane, one row for each epoch. Its seconds are the lane's share of the time spent on all.
 
     Raises
     ------
     InputError
-        If the folder holds a checkpoint of another training.
+        If the lanes differ in their stages, or the folder holds a checkpoint of another training.
     Interrupted
         On Ctrl-C, once the batch in progress is done and, where there is a folder, the checkpoint is written.
     """
     keep_freed_memory()
-    training = _Training(network, lanes, stages, seed, sitting, identity)
+    release_threads()
+    training = _Training(network, lanes, stages, seeds, sitting, identity)
     # A thread of its own, for two reasons. Adam's moments of genes that are seldom seen decay into denormal numbers,
     # which slow a step down several times unless flushed to zero; that is a setting of the thread (and of the pool of
     # threads it starts), and the caller's arithmetic is not ours to change. And Ctrl-C reaches the caller's thread
@@ -120,7 +188,7 @@ def train(
             training.interrupted = True
     if training.unfinished:
         raise Interrupted
-    return training.history
+    return training.histories
 
 
 class _Training:
@@ -130,25 +198,29 @@ class _Training:
         self,
         network: nn.Module,
         lanes: Lanes,
-        stages: Sequence[Stage],
-        seed: int,
+        stages: Sequence[Sequence[Stage]],
+        seeds: Sequence[int],
         sitting: Sitting,
         identity: Mapping[str, Any],
     ) -> None:
+        shapes = {tuple((stage.name, stage.batches.size, len(stage.updates)) for stage in own) for own in stages}
+        if len(shapes) > 1:
+            raise InputError(
+                "these fits do not go through the same stages (one of them lacks the cells for some), so that they "
+                "cannot be trained together: fit them one by one"
+            )
         self.fabric = sitting.fabric()
         self.network = network.to(self.fabric.device)
-        self.lanes, self.stages, self.seed = lanes, stages, seed
-        self.sitting, self.identity = sitting, identity
+        set_precision(network, sitting.precision, self.fabric.device)
+        self.streams = lanes
         lanes.to(self.fabric.device)
-        # In the order of their first use, each once: two stages may share one.
-        named = dict.fromkeys(
-            optimiser for stage in stages for update in stage.updates for optimiser in update.optimisers
-        )
-        self.optimisers: dict[Optimiser, torch.optim.Optimizer] = {optimiser: optimiser.build() for optimiser in named}
-        self.history = History()
-        self.stage = self.epoch = self.step = self.steps = 0
+        self.loader = Loader(self.fabric.device)
+        self.lanes = [_Lane(n, own, seed) for n, (own, seed) in enumerate(zip(stages, seeds, strict=True))]
+        self.stages = stages[0]
+        self.sitting, self.identity = sitting, identity
+        self.optimisers: dict[Optimiser, LaneOptimiser] = {}
+        self.stage = self.step = 0
         self.sums: dict[str, Tensor] = {}
-        self.best = _Best()
         self.seconds_before = 0.0
         self.started = self.saved = time.monotonic()
         self.interrupted = False
@@ -163,111 +235,194 @@ class _Training:
         """Whether stages are left."""
         return self.stage < len(self.stages)
 
-    def run(self) -> History:
+    @property
+    def histories(self) -> list[History]:
+        """What happened in each lane."""
+        return [lane.history for lane in self.lanes]
+
+    @property
+    def going(self) -> list[_Lane]:
+        """The lanes that are not yet done with the running stage."""
+        return [lane for lane in self.lanes if lane.kept is None]
+
+    def run(self) -> list[History]:
         """Go through what is left of every stage."""
         self._resume()
         with TrainingProgress(self.sitting.progress) as progress:
             while self.unfinished:
                 self._run_stage(self.stages[self.stage], progress)
-                self.stage, self.epoch = self.stage + 1, 0
+                self._end_stage()
         self.network.eval().cpu()
-        return self.history
+        return self.histories
 
     def _run_stage(self, stage: Stage, progress: TrainingProgress) -> None:
-        progress.stage(stage.name, stage.epochs, self.epoch)
-        while self.epoch < stage.epochs:
-            losses = self._run_epoch(stage)
-            self.epoch += 1
-            self.history.add(stage.name, self.epoch, self.steps, self.seconds, losses)
-            progress.epoch(self.epoch, losses)
-            if stage.patience is not None and self._out_of_patience(stage, losses):
-                break
-            if time.monotonic() - self.saved > CHECKPOINT_EVERY:
-                self._checkpoint()
-        if self.best.weights:
-            self.network.load_state_dict(self.best.weights)
-        self.best = _Best()
-
-    def _run_epoch(self, stage: Stage) -> dict[str, float]:
-        """Train one epoch and measure the validation loss: the means of all terms."""
-        self.network.train()
+        for optimiser in dict.fromkeys(optimiser for update in stage.updates for optimiser in update.optimisers):
+            self._optimiser(optimiser)
+        own = [lane.stages[self.stage] for lane in self.lanes]
         # Each stage shuffles in its own order, so that no stage repeats another's batches.
-        for batch in stage.batches.epoch(self.epoch, self.seed + 1000 * self.stage, start=self.step):
-            batch = batch.to(self.fabric.device)
-            first_step = self.epoch * len(stage.batches)
-            for update in stage.updates:
-                terms = self._update(update, batch, first_step + self.step)
-                for name, value in terms.items():
-                    self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+        seeds = [lane.seed + 1000 * self.stage for lane in self.lanes]
+        feed = Feed([one.batches for one in own], seeds, self.loader)
+        progress.stage(stage.name, stage.epochs, [lane.epoch for lane in self.lanes])
+        self.network.train()
+        while going := self.going:
+            self._move(stage, feed.at(self.step), [lane.number for lane in going])
             self.step += 1
-            self.steps += 1
+            ended = [lane for lane in going if self.step % len(own[lane.number].batches) == 0]
+            for lane in ended:
+                losses = self._end_epoch(lane, own[lane.number])
+                progress.epoch(lane.number, lane.epoch, losses)
             if self.interrupted:
                 self._checkpoint()
                 raise Interrupted
-        losses = {f"train_{name}": (total / self.step).mean().item() for name, total in self.sums.items()}
-        self.step, self.sums = 0, {}
-        if stage.validation is not None and len(stage.validation):
-            losses |= self._validate(stage, stage.validation)
-        return losses
+            if ended and time.monotonic() - self.saved > CHECKPOINT_EVERY:
+                self._checkpoint()
 
-    def _update(self, update: Update, batch: Any, step: int) -> dict[str, Tensor]:
+    def _optimiser(self, optimiser: Optimiser) -> LaneOptimiser:
+        """The optimiser at work; built when first asked for."""
+        if optimiser not in self.optimisers:
+            self.optimisers[optimiser] = LaneOptimiser(optimiser)
+        return self.optimisers[optimiser]
+
+    def _move(self, stage: Stage, batch: Batch, lanes: Sequence[int]) -> None:
+        """Make all moves of one batch, in ``lanes``."""
+        for update in stage.updates:
+            for name, value in self._update(update, batch, lanes).items():
+                self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+
+    def _update(self, update: Update, batch: Batch, lanes: Sequence[int]) -> dict[str, Tensor]:
         """Follow one loss's gradient once; only this update's parameters get one."""
         optimisers = [self.optimisers[named] for named in update.optimisers]
-        groups = [group for optimiser in optimisers for group in optimiser.param_groups]
-        for named, group in zip(update.optimisers, groups, strict=True):  # a group each
-            group["lr"] = named.lr * update.schedule(step)
-        with self.fabric.autocast():
-            terms = update.loss(batch)
+        terms = update.loss(batch)
         for optimiser in optimisers:
-            optimiser.zero_grad()
+            optimiser.forget_gradient()
         # Lanes do not touch each other, so the gradient of their sum is each one's own.
-        moving = [p for group in groups for p in group["params"]]
+        moving = [parameter for optimiser in optimisers for parameter in optimiser.parameters]
         self.fabric.backward(next(iter(terms.values())).sum(), inputs=moving)
         for optimiser in optimisers:
-            optimiser.step()
+            optimiser.step(lanes, update.schedule(self.step))
         return {name: value.detach() for name, value in terms.items()}
 
-    @torch.no_grad()
-    def _validate(self, stage: Stage, examples: Examples) -> dict[str, float]:
-        """The stage's measured loss over all of ``examples``, nothing moving and nothing dropped."""
+    def _end_epoch(self, lane: _Lane, stage: Stage) -> dict[str, float]:
+        """Enter a lane's epoch into its history, the validation loss measured; see whether the lane is done."""
         self.network.eval()
-        measure = stage.measure or stage.updates[0].loss
-        sums: dict[str, Tensor] = {}
-        for batch in in_order(examples, max(stage.batches.size, 256), self.epoch):
-            batch = batch.to(self.fabric.device)
-            with self.fabric.autocast():
-                terms = measure(batch)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch)
-        return {f"validation_{name}": (total / len(examples)).mean().item() for name, total in sums.items()}
+        length = len(stage.batches)
+        losses = {f"train_{name}": total[lane.number] / length for name, total in self.sums.items()}
+        losses |= self._as_one(lane, lambda: self._validate(stage, lane.epoch))
+        # Read at once: on a GPU, this is where the host waits for it.
+        read = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        for total in self.sums.values():
+            total[lane.number] = 0.0
+        lane.epoch += 1
+        lane.steps += length
+        lane.history.add(stage.name, lane.epoch, lane.steps, self.seconds / len(self.lanes), read)
+        if (on_epoch := self.sitting.on_epoch) is not None:
+            before = time.monotonic()
+            self._as_one(lane, lambda: on_epoch(self.network, lane.history))
+            self.started += time.monotonic() - before
+        if self._out_of_patience(lane, stage, read) or lane.epoch == stage.epochs:
+            self._end_lane(lane)
+        self.network.train()
+        return read
 
-    def _out_of_patience(self, stage: Stage, losses: Mapping[str, float]) -> bool:
-        """Keep the best weights; say whether the wait for better ones is over."""
+    @torch.no_grad()
+    def _validate(self, stage: Stage, epoch: int) -> dict[str, Tensor]:
+        """The stage's measured loss over its validation examples, nothing moving and nothing dropped."""
+        if stage.validation is None or len(stage.validation) == 0:
+            return {}
+        measure = stage.measure or stage.updates[0].loss
+        size = max(stage.batches.size, MEASURED_AT_ONCE[self.fabric.device.type != "cpu"])
+        sums: dict[str, Tensor] = {}
+        for batch in in_order(stage.validation, size, epoch, self.loader):
+            for name, value in measure(batch).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch)
+        return {f"validation_{name}": total[0] / len(stage.validation) for name, total in sums.items()}
+
+    def _as_one(self, lane: _Lane, do: Callable[[], Any]) -> Any:
+        """What ``do`` gives while the network is that lane's alone: its weights, its random stream."""
+        tensors = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
+        own = {f"network.{name}": tensor[lane.number : lane.number + 1] for name, tensor in tensors.items()}
+        generators = self.streams.generators
+        self.streams.generators = [generators[lane.number]]
+        try:
+            return functional_call(_Caller(self.network), own, (do,))
+        finally:
+            self.streams.generators = generators
+
+    def _out_of_patience(self, lane: _Lane, stage: Stage, losses: Mapping[str, float]) -> bool:
+        """Keep a lane's best weights; say whether the wait for better ones is over."""
         loss = next((value for name, value in losses.items() if name.startswith("validation_")), None)
-        if loss is None:
+        if stage.patience is None or loss is None:
             return False
-        if loss < self.best.loss:
-            weights = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-            self.best = _Best(loss, self.epoch, weights)
-        assert stage.patience is not None
-        return self.epoch - self.best.epoch >= stage.patience
+        if loss < lane.best.loss:
+            lane.best = _Best(loss, lane.epoch, self._take(lane, [*self._buffers(), *self._moving()]))
+        return lane.epoch - lane.best.epoch >= stage.patience
+
+    def _end_lane(self, lane: _Lane) -> None:
+        """A lane is done with the stage: its weights stand still from now on, and the rest of it is kept."""
+        self._put(lane, lane.best.tensors)
+        lane.kept = self._take(lane, self._buffers()) | {STREAM: self.streams.state()[lane.number]}
+
+    def _end_stage(self) -> None:
+        """All lanes are done with the stage: on to the next, each as it was when it was done."""
+        for lane in self.lanes:
+            assert lane.kept is not None
+            # A clone, because one that was read from a checkpoint is not aligned for torch.
+            self.streams.generators[lane.number].set_state(lane.kept.pop(STREAM).clone())
+            self._put(lane, lane.kept)
+            lane.epoch, lane.best, lane.kept = 0, _Best(), None
+        self.stage, self.step, self.sums = self.stage + 1, 0, {}
+        later = {optimiser for stage in self.stages[self.stage :] for u in stage.updates for optimiser in u.optimisers}
+        for optimiser in self.optimisers.values():
+            optimiser.forget_gradient()
+        self.optimisers = {named: optimiser for named, optimiser in self.optimisers.items() if named in later}
+
+    def _buffers(self) -> list[str]:
+        """The names of what training changes in the network though no optimiser moves it (running means...)."""
+        parameters = dict(self.network.named_parameters())
+        return [name for name in self.network.state_dict() if name not in parameters]
+
+    def _moving(self) -> list[str]:
+        """The names of the parameters that the running stage moves."""
+        updates = self.stages[self.stage].updates
+        moving = {id(p) for update in updates for named in update.optimisers for p in named.parameters}
+        return [name for name, parameter in self.network.named_parameters() if id(parameter) in moving]
+
+    def _take(self, lane: _Lane, names: Sequence[str]) -> dict[str, Tensor]:
+        """A copy of a lane's share of some of the network's tensors."""
+        state = self.network.state_dict()
+        return {name: state[name][lane.number].clone() for name in names}
+
+    def _put(self, lane: _Lane, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what :meth:`_take` took."""
+        state = self.network.state_dict()
+        for name, tensor in tensors.items():
+            state[name][lane.number] = tensor
 
     def _checkpoint(self) -> None:
         if self.sitting.folder is None:
             return
-        tensors = under("network", self.network.state_dict()) | {"lanes": self.lanes.state()}
-        for index, optimiser in enumerate(self.optimisers.values()):
-            tensors |= under(f"optimiser{index}", optimiser_tensors(optimiser))
-        tensors |= under("sums", self.sums) | under("best", self.best.weights)
+        tensors = under("network", self.network.state_dict()) | {"lanes": self.streams.state()}
+        for number, named in enumerate(self._named()):
+            if named in self.optimisers:
+                tensors |= under(f"optimiser{number}", optimiser_tensors(self.optimisers[named].torch))
+        tensors |= under("sums", self.sums)
+        for lane in self.lanes:
+            tensors |= under(f"best{lane.number}", lane.best.tensors) | under(f"kept{lane.number}", lane.kept or {})
         position = {
             "stage": self.stage,
-            "epoch": self.epoch,
             "step": self.step,
-            "steps": self.steps,
             "seconds": self.seconds,
-            "best": [self.best.loss, self.best.epoch] if self.best.weights else None,
             "terms": list(self.sums),
-            "history": self.history.rows,
+            "lanes": [
+                {
+                    "epoch": lane.epoch,
+                    "steps": lane.steps,
+                    "best": [lane.best.loss, lane.best.epoch] if lane.best.tensors else None,
+                    "done": lane.kept is not None,
+                    "history": lane.history.rows,
+                }
+                for lane in self.lanes
+            ],
         }
         Checkpoint(self.identity, position, tensors).save(self.sitting.folder)
         self.saved = time.monotonic()
@@ -284,15 +439,34 @@ class _Training:
             )
         tensors, position = checkpoint.tensors, checkpoint.position
         self.network.load_state_dict(within("network", tensors))
-        self.lanes.restore(tensors["lanes"])
-        for index, optimiser in enumerate(self.optimisers.values()):
-            restore_optimiser(optimiser, within(f"optimiser{index}", tensors))
-        self.stage, self.epoch, self.step = position["stage"], position["epoch"], position["step"]
-        self.steps, self.seconds_before = position["steps"], position["seconds"]
+        self.streams.restore(tensors["lanes"])
+        for number, named in enumerate(self._named()):
+            if state := within(f"optimiser{number}", tensors):
+                restore_optimiser(self._optimiser(named).torch, state)
+        self.stage, self.step, self.seconds_before = position["stage"], position["step"], position["seconds"]
         sums = within("sums", tensors)
         # In the order they were measured in: safetensors keeps names sorted.
         self.sums = {name: sums[name].to(self.fabric.device) for name in position["terms"]}
-        if position["best"] is not None:
-            loss, epoch = position["best"]
-            self.best = _Best(loss, epoch, within("best", tensors))
-        self.history = History(list(position["history"]))
+        for lane, told in zip(self.lanes, position["lanes"], strict=True):
+            lane.epoch, lane.steps, lane.history = told["epoch"], told["steps"], History(list(told["history"]))
+            if told["best"] is not None:
+                loss, epoch = told["best"]
+                lane.best = _Best(loss, epoch, within(f"best{lane.number}", tensors))
+            lane.kept = within(f"kept{lane.number}", tensors) if told["done"] else None
+
+    def _named(self) -> list[Optimiser]:
+        """The optimisers of all stages in the order of their first use, each once: two stages may share one."""
+        updates = (update for stage in self.stages for update in stage.updates)
+        return list(dict.fromkeys(optimiser for update in updates for optimiser in update.optimisers))
+
+
+class _Caller(nn.Module):
+    """Calls a function as if it were a module's, so that the tensors of ``network`` can be exchanged for the call."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, do: Callable[[], Any]) -> Any:
+        """What ``do`` gives."""
+        return do()

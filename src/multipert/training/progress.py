@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -48,17 +48,20 @@ class TrainingProgress:
         if self._bar:
             self._bar.stop()
 
-    def stage(self, name: str, epochs: int, done: int) -> None:
-        """A stage of ``epochs`` begins, ``done`` of them behind it."""
-        self._name, self._epochs = name, epochs
+    def stage(self, name: str, epochs: int, done: Sequence[int]) -> None:
+        """A stage of ``epochs`` begins, ``done`` of them behind each lane."""
+        self._name, self._done = name if len(done) == 1 else f"{name} ({len(done)} fits)", list(done)
+        self._epochs = epochs * len(done)
         if self._bar:
-            self._task = self._bar.add_task(name, total=epochs, completed=done, losses="")
+            self._task = self._bar.add_task(self._name, total=self._epochs, completed=sum(done), losses="")
 
-    def epoch(self, done: int, losses: Mapping[str, float]) -> None:
-        """``done`` epochs of the stage are behind it."""
+    def epoch(self, lane: int, done: int, losses: Mapping[str, float]) -> None:
+        """``done`` epochs of the stage are behind a lane."""
+        self._done[lane] = done
+        behind = sum(self._done)
         text = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
         if self._bar:
-            self._bar.update(self._task, completed=done, losses=text)
-        elif self._plain and (done == self._epochs or time.monotonic() - self._last > PLAIN_EVERY):
+            self._bar.update(self._task, completed=behind, losses=text)
+        elif self._plain and (behind == self._epochs or time.monotonic() - self._last > PLAIN_EVERY):
             self._last = time.monotonic()
-            print(f"{self._name}: epoch {done}/{self._epochs}  {text}", file=sys.stderr, flush=True)
+            print(f"{self._name}: epoch {behind}/{self._epochs}  {text}", file=sys.stderr, flush=True)

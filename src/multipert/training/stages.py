@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from multipert.training.batches import Batch, Batches, Examples, SideBySide
+from multipert.training.adam import Adam
+from multipert.training.batches import Batch, Examples, Handout
 
 Terms = Mapping[str, Tensor]
 """Losses of a batch by name, each ``(lanes,)``. The first is minimised; the others are only recorded."""
@@ -41,19 +42,16 @@ class Optimiser:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
 
-    def build(self) -> torch.optim.Optimizer:
-        """The torch optimiser over the modules' parameters."""
-        parameters = [p for module in self.modules for p in module.parameters()]
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What moves."""
+        return [parameter for module in self.modules for parameter in module.parameters()]
+
+    def build(self, moving: Sequence[Tensor]) -> torch.optim.Optimizer:
+        """The torch optimiser over ``moving``: the parameters, or each lane's slices of them."""
         if self.rule == "sgd":
-            return torch.optim.SGD(parameters, lr=self.lr, fused=True)
-        return torch.optim.Adam(
-            parameters,
-            lr=self.lr,
-            betas=self.betas,
-            eps=self.epsilon,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
+            return torch.optim.SGD(moving, lr=self.lr, fused=True)
+        return Adam(moving, lr=self.lr, betas=self.betas, eps=self.epsilon, weight_decay=self.weight_decay)
 
 
 def constant(step: int) -> float:
@@ -118,7 +116,7 @@ class Stage:
     """
 
     name: str
-    batches: Batches | SideBySide
+    batches: Handout
     epochs: int
     updates: Sequence[Update]
     validation: Examples | None = None

@@ -332,12 +332,12 @@ def discrimination(comparisons: Sequence[Comparison]) -> Floats:
 def _r2_of_top(comparison: Comparison, n: int) -> float:
     top = comparison.top_genes(n)
     true, predicted = comparison.resampled_means
-    return float(np.mean(_correlation(true[:, top], predicted[:, top]) ** 2))
+    return float(np.mean(_correlation(true[top], predicted[top]) ** 2))
 
 
 def _correlation(first: Floats, second: Floats) -> Floats:
-    """Pearson correlation along the last axis; 0 where either side is constant."""
-    a, b = (side - side.mean(axis=-1, keepdims=True) for side in (first, second))
+    """Pearson correlation along the first axis; 0 where either side is constant."""
+    a, b = (side - side.mean(axis=0) for side in (first, second))
     norm_a, norm_b = np.sqrt(_inner(a, a)), np.sqrt(_inner(b, b))
     # What is left of a constant by subtracting its mean is rounding.
     constant = (norm_a <= 1e-12 * np.sqrt(_inner(first, first))) | (norm_b <= 1e-12 * np.sqrt(_inner(second, second)))
@@ -346,8 +346,8 @@ def _correlation(first: Floats, second: Floats) -> Floats:
 
 
 def _inner(first: Floats, second: Floats) -> Floats:
-    """Inner products along the last axis, in one pass over the numbers."""
-    products: Floats = np.einsum("...i,...i->...", first, second)
+    """Inner products along the first axis, in one pass over the numbers."""
+    products: Floats = np.einsum("i...,i...->...", first, second)
     return products
 
 

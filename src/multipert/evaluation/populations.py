@@ -97,25 +97,25 @@ class Population:
         return Population(self.X[cells])
 
     def resampled_means(self) -> Floats:
-        """Means of ``RESAMPLES`` random subsets of the cells, shape (resamples, genes).
+        """Means of ``RESAMPLES`` random subsets of the cells, shape (genes, resamples).
 
         Resample i holds the cells of ``DataFrame.sample(frac=0.8, random_state=i)``; all of them are one product of
-        a (resamples, cells) matrix with the cells. Dense cells are multiplied in their own precision, which BLAS keeps
+        the cells with a (cells, resamples) matrix. Dense cells are multiplied in their own precision, which BLAS keeps
         by summing in blocks; scipy sums sparse ones in a row, so in float64.
         """
         weights = _resampling_weights(self.n_cells)
-        if is_sparse(self.X):
-            return np.ascontiguousarray((self.X.T @ weights.T).T)
-        return np.asarray(weights.astype(self.X.dtype, copy=False) @ self.X, dtype=np.float64)
+        if not is_sparse(self.X):
+            weights = weights.astype(self.X.dtype, copy=False)
+        return np.asarray(self.X.T @ weights, dtype=np.float64)
 
 
 @lru_cache(maxsize=2)
 def _resampling_weights(n_cells: int) -> Floats:
-    """Weight of each cell in each resample, shape (resamples, cells)."""
+    """Weight of each cell in each resample, shape (cells, resamples)."""
     size = round(RESAMPLED_SHARE * n_cells)
-    weights = np.zeros((RESAMPLES, n_cells))
+    weights = np.zeros((n_cells, RESAMPLES))
     for i in range(RESAMPLES):
-        weights[i, np.random.RandomState(i).choice(n_cells, size=size, replace=False)] = 1 / size
+        weights[np.random.RandomState(i).choice(n_cells, size=size, replace=False), i] = 1 / size
     return weights
 
 
@@ -214,7 +214,7 @@ class Comparison:
 
     @cached_property
     def resampled_means(self) -> tuple[Floats, Floats]:
-        """Resampled mean profiles of the true and of the predicted cells, each (resamples, genes)."""
+        """Resampled mean profiles of the true and of the predicted cells, each (genes, resamples)."""
         return self.truth.resampled_means(), self.predicted.resampled_means()
 
 

@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 import multipert as mp
 from multipert.models.scgen import ScGen, balanced, balanced_delta, visible
 from multipert.networks import Lanes, VariationalAutoencoder
-from multipert.training import in_order
+from multipert.training import Batches, in_order
 
 FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 2}
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
@@ -78,6 +78,7 @@ def test_the_loss_and_its_gradient_are_plain_torchs(data: mp.PerturbationData) -
     ours = VariationalAutoencoder(lanes, 60, hidden=16, layers=2, latent=4, dropout=0.0).train()
     plain = PlainAutoencoder(ours).train()
     stage = model.fit(data)._training(ours, data, mp.train_on_everything(data), [1])[0]
+    assert isinstance(stage.batches, Batches)
     (batch,) = in_order(stage.batches.examples, len(stage.batches.examples))
 
     before = lanes.state()
@@ -117,6 +118,7 @@ def test_each_network_learns_from_control_and_its_own_cells_a_tenth_of_them_to_v
     stages = model._stages(model.network_, data, split)
     assert [stage.name for stage in stages] == ["alpha: reconstruct", "beta: reconstruct"]
     for condition, stage in enumerate(stages, start=1):
+        assert isinstance(stage.batches, Batches)
         training, validation = stage.batches.examples.cells["x"], stage.validation.cells["x"]
         assert len(validation) == 10  # of 60 control cells and 40 perturbed ones
         expected = np.flatnonzero(np.isin(data.condition, [0, condition]))

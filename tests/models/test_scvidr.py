@@ -23,6 +23,7 @@ from multipert.models.scvidr import (
     weighted_ridge,
 )
 from multipert.networks import Lanes, VariationalAutoencoder
+from multipert.training import Batches
 
 FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 2}
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
@@ -196,6 +197,7 @@ def test_one_network_learns_every_dose_of_a_compound(of_doses: ScVIDRDose, dosed
     split = mp.leave_context_out(dosed, "B")
     stages = of_doses._stages(of_doses.network_, dosed, split)
     assert [stage.name for stage in stages] == ["alpha: reconstruct", "beta: reconstruct"]
+    assert isinstance(stages[1].batches, Batches)
     seen = np.concatenate([stages[1].batches.examples.cells["x"], stages[1].validation.cells["x"]])
     assert {dosed.conditions[code] for code in dosed.condition[seen]} == {"control", "beta@0.1", "beta@1", "beta@30"}
     assert not np.isin(seen, split.test).any()

@@ -53,6 +53,4 @@ def _print_estimate(seconds: dict[str, float], workers: int) -> None:
         print(f"  {what:24} {duration(time)}")
     total = sum(seconds.values())
     shared = f", {duration(total / workers)} with {workers} workers" if workers > 1 else ""
-    print(
-        f"about {duration(total)} in one process{shared} (measured: one scoring, a few steps of each model)"
-    )
+    print(f"about {duration(total)} in one process{shared} (measured: one scoring, a few steps of each model)")

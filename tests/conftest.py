@@ -1,12 +1,16 @@
 """Where tests find the real cells, and the fixtures that several rooms share."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Test processes run side by side on few cores: one thread each, or they wait for one another at every product.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 def _data_folder() -> Path | None:
@@ -34,3 +38,21 @@ def kang_path(data_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def mcfaline_path(data_folder: Path) -> Path:
     return data_folder / "mcfaline_subset.h5ad"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this process: exit code, what it printed, what it printed on standard error."""
+    from multipert.cli import main
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["multipert", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call

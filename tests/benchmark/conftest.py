@@ -1,16 +1,12 @@
 """A study small enough to be run many times, and the one way its results are compared."""
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from multipert.benchmark import load_results
-from multipert.cli import main
-
-Run = Callable[..., tuple[int, str, str]]
 
 STUDY = """
 title = "A small study"
@@ -28,23 +24,6 @@ simulate = { n_genes = 60, contexts = ["A", "B", "C"], perturbations = ["alpha",
 """
 
 TIMES = ("seconds_fit", "seconds_predict", "peak_memory_mb")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process: exit code, what it printed, what it printed on standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["multipert", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ import pandas as pd
 import psutil
 import pytest
 
-from benchmark.conftest import STUDY, Run, outcomes
+from benchmark.conftest import STUDY, outcomes
+from conftest import Run
 from multipert.benchmark import load_results
 from multipert.models import fit_together
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 
-from benchmark.conftest import Run
+from conftest import Run
 from multipert.benchmark import load_results
 from multipert.data import simulate
 from multipert.models import model_class

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
@@ -16,29 +15,11 @@ import pytest
 from anndata import AnnData
 
 import multipert as mp
-from multipert.cli import main
+from conftest import Run
 from multipert.evaluation import METRICS, STUDY
 
-Run = Callable[..., tuple[int, str, str]]
 KEYS = ("--perturbation-key", "condition", "--control", "control", "--context-key", "cell_type")
 SMALL = ("--epochs", "2", "--set", "hidden=16", "--set", "latent=8", "--set", "batch_size=16")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process: exit code, what it printed, what it printed on standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["multipert", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 """``multipert datasets``: what it lists, and how a dataset gets here."""
 
 import dataclasses
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,27 +11,14 @@ from typing import Any
 import pytest
 
 import multipert as mp
-from multipert.cli import main
+from conftest import Run
 from multipert.data import DATASETS, Part, write_h5ad
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process: exit code, what it printed, what it printed on standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["multipert", "datasets", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return call
+def run(run: Run) -> Run:
+    """The command with its first word said."""
+    return lambda *arguments: run("datasets", *arguments)
 
 
 @pytest.fixture(autouse=True)

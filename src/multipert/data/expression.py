@@ -16,8 +16,8 @@ _LARGEST_LOG = 30.0  # log1p of ten trillion: nothing log-normalised comes near 
 _BLOCK = 1 << 20
 
 
-def take_expression(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
-    """Copy the expression out of an AnnData, whatever it is kept in, into one canonical form.
+def take_expression(adata: AnnData, layer: str | None, *, own: bool = False) -> sparse.csr_matrix:
+    """Take the expression out of an AnnData, whatever it is kept in, in one canonical form.
 
     Parameters
     ----------
@@ -25,11 +25,13 @@ def take_expression(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
         Dense or sparse (any layout), in memory or backed.
     layer
         The layer to take in place of ``X``.
+    own
+        Whether nobody else uses ``adata``: its expression then need not be copied, which spares as much memory.
 
     Returns
     -------
     csr_matrix
-        (cells, genes) float32, sorted indices, no stored zeros; shares nothing with ``adata``.
+        (cells, genes) float32, sorted indices, no stored zeros; unless it is ours, shares nothing with ``adata``.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def take_expression(adata: AnnData, layer: str | None) -> sparse.csr_matrix:
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise InputError(f"X is empty: name the layer that holds the expression; {offer('', adata.layers)}")
-    X = _canonical(matrix)
+    X = _canonical(matrix, own)
     _check_values(X, adata.obs_names, adata.var_names)
     return X
 
@@ -76,7 +78,7 @@ def blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (values[start : start + _BLOCK] for start in range(0, len(values), _BLOCK))
 
 
-def _canonical(matrix: Any) -> sparse.csr_matrix:
+def _canonical(matrix: Any, own: bool) -> sparse.csr_matrix:
     if hasattr(matrix, "to_memory"):  # sparse and backed by a file
         matrix = matrix.to_memory()
     elif not sparse.issparse(matrix):
@@ -86,7 +88,7 @@ def _canonical(matrix: Any) -> sparse.csr_matrix:
     if matrix.dtype.kind not in "fiub":
         raise InputError(f"the expression is of type {matrix.dtype}, not numbers: convert it to float32")
     # What follows works in place, and the caller's matrix is the caller's: copy where conversion does not.
-    shared = getattr(matrix, "format", None) == "csr"
+    shared = not own and getattr(matrix, "format", None) == "csr"
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused by name
         X = sparse.csr_matrix(matrix).astype(np.float32, copy=shared)
     X.sum_duplicates()

@@ -109,7 +109,7 @@ class PerturbationData:
                 layer=layer,
             )
             found = read_conditions(adata.obs, keys)
-            X = take_expression(adata, layer)
+            X = take_expression(adata, layer, own=path is not None)
             check_log_normalised(X)
         except InputError as error:
             if path is None:

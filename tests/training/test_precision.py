@@ -12,6 +12,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+import multipert as mp
 from multipert.models.losses import mean_squared_error
 from multipert.networks import FilmAutoencoder, Lanes, Precision
 from multipert.networks.layers import WIDE
@@ -65,3 +66,21 @@ def test_a_resumed_training_is_the_uninterrupted_one_with_wide_layers_too(tmp_pa
     (resumed, _), (whole, _) = fitted("float32", tmp_path), fitted("float32")
     for name, tensor in whole.items():
         assert torch.equal(resumed[name], tensor), name
+
+
+def test_automatic_precision_is_float32_where_bfloat16_was_not_shown_to_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(
+        "multipert.training.loop.set_precision", lambda network, precision, device: taken.append(precision)
+    )
+    data = mp.PerturbationData.from_anndata(
+        mp.simulate(n_genes=40, contexts=["A", "B"], perturbations=["alpha"], cells_per_group=20),
+        perturbation_key="condition",
+        control="control",
+        context_key="cell_type",
+    )
+    small = {"epochs": 1, "hidden": 8, "latent": 4, "batch_size": 16}
+    for name in ("mtae", "scgen"):
+        mp.models.create(name, **small).fit(data)
+        mp.models.create(name, **small).fit(data, precision="bfloat16")
+    assert taken == ["auto", "bfloat16", "float32", "bfloat16"]

@@ -205,7 +205,7 @@ class Model(ABC):
             ``"auto"``, ``"cpu"``, ``"cuda"`` (``"cuda:1"`` for the second GPU) or ``"mps"``.
         precision
             Number format of the largest products in training: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is
-            bfloat16 where the device has it in hardware.
+            bfloat16 where the device has it in hardware and the model's accuracy was shown to hold with it.
         progress
             Whether to show progress; by default only on a terminal.
         tensorboard
@@ -373,6 +373,9 @@ class Model(ABC):
 class NetworkModel(Model):
     """A model that is a network, trained in stages."""
 
+    tolerates_bfloat16: ClassVar[bool] = False
+    """Whether its accuracy was shown to hold with products in bfloat16: precision ``"auto"`` takes float32 if not."""
+
     network_: nn.Module
 
     @abstractmethod
@@ -470,6 +473,8 @@ def learn_in_lanes(
         One for each model.
     """
     first = models[0]
+    if sitting.precision == "auto" and not first.tolerates_bfloat16:
+        sitting = replace(sitting, precision="float32")
     lanes = Lanes([model.seed for model in models])
     network = first._network(lanes, first.scope_)
     if len(models) == 1:

@@ -66,6 +66,7 @@ class FilmModel(NetworkModel):
     """What the members share: the network, the loss of a cell, and the prediction."""
 
     family = "multi-task"
+    tolerates_bfloat16 = True
     source = "Multi-task learning in perturbation modeling (diploma thesis, 2025)"
     assumes = "a cell's latent vector, decoded under another condition, is that cell under it"
     loss = "mean squared error over all elements (cells x genes)"

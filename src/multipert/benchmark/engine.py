@@ -84,8 +84,8 @@ def run_study(
                     shown.say(f"{job.folder} of {job.dataset.name}: {problem}")
                 shown.done(job, record)
     finally:
-        write_tables(load_results(folder), folder)
-    results = load_results(folder)
+        results = load_results(folder)
+        write_tables(results, folder)
     return all(trial.status == "done" for trial in results.trials) and len(results.trials) == results.planned
 
 

@@ -277,16 +277,12 @@ def responding_genes(data: PerturbationData, per_perturbation: int = 4) -> dict[
                 totals[name] += (other - mean) / noise
     highest: dict[str, str] = {}
     for name in sorted(data.perturbations, key=lambda name: data.doses.get(name, 0.0)):
-        highest[_compound(data, name)] = name
+        highest[data.compound(name)] = name
     chosen = {
         compound: [str(data.genes[i]) for i in np.argsort(-np.abs(totals[name]), kind="stable")[:per_perturbation]]
         for compound, name in highest.items()
     }
-    return {name: chosen[_compound(data, name)] for name in data.perturbations}
-
-
-def _compound(data: PerturbationData, perturbation: str) -> str:
-    return perturbation.rpartition("@")[0] if perturbation in data.doses else perturbation
+    return {name: chosen[data.compound(name)] for name in data.perturbations}
 
 
 def _drawn(cells: Mapping[str, AnnData], genes: DrawnGenes) -> tuple[Expression, Means]:

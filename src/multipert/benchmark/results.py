@@ -116,7 +116,7 @@ class StudyResults:
                         "preset": model.preset,
                         "trials": len(done[["held_out", "seed"]].drop_duplicates()),
                         "failed": len(failed),
-                        **{metric: _mean(by_seed[metric]) for metric in self.metrics},
+                        **{metric: by_seed[metric].mean() for metric in self.metrics},
                         **{f"{metric}_sd": _deviation(by_seed[metric]) for metric in self.metrics},
                         **{cost: done[cost].max() if "peak" in cost else done[cost].mean() for cost in COSTS},
                     }
@@ -205,11 +205,6 @@ def as_scores(table: pd.DataFrame) -> Scores:
 def _records(folder: Path, files: Iterable[str], kind: type[R]) -> Iterable[R]:
     found = (read_record(folder / file, kind) for file in files)
     return (record for record in found if record is not None)
-
-
-def _mean(values: "pd.Series[float]") -> float:
-    """Mean over what has a value; infinite where any is."""
-    return float(values.mean())
 
 
 def _deviation(values: "pd.Series[float]") -> float:

@@ -190,6 +190,11 @@ class PerturbationData:
             wanted &= self.context == _index("context", context, self.contexts)
         return np.flatnonzero(wanted)
 
+    def compound(self, condition: str) -> str:
+        """The name of a condition, its dose left off."""
+        dosed = condition in self.doses and condition != self.control
+        return condition.rpartition("@")[0] if dosed else condition
+
     def labels(self, condition: str) -> dict[str, object]:
         """Say what the columns of ``obs`` hold in a cell of a condition.
 
@@ -211,8 +216,7 @@ class PerturbationData:
         _index("condition", condition, self.conditions)
         labels: dict[str, object] = {}
         if self.keys.perturbation_key is not None:
-            dosed = condition in self.doses and condition != self.control
-            labels[self.keys.perturbation_key] = condition.rpartition("@")[0] if dosed else condition
+            labels[self.keys.perturbation_key] = self.compound(condition)
         if self.keys.dose_key is not None:
             labels[self.keys.dose_key] = self.doses[condition]
         return labels

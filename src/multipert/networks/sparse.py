@@ -67,15 +67,6 @@ class SparseBatch:
         kept = [draw_kept((count,), rate, g) for g, count in zip(lanes.generators, counts, strict=True)]
         return replace(self, values=self.values * torch.cat(kept).to(self.values.dtype).div_(1.0 - rate))
 
-    def to(self, device: torch.device) -> "SparseBatch":
-        """The batch on ``device``."""
-        return SparseBatch(
-            self.offsets.to(device, non_blocking=True),
-            self.columns.to(device, non_blocking=True),
-            self.values.to(device, non_blocking=True),
-            self.shape,
-        )
-
     def product(self, weight: Tensor) -> Tensor:
         """``batch @ weight`` for weights ``(lanes, genes, width)``, giving ``(lanes, cells, width)``."""
         result: Tensor = _SparseProduct.apply(weight, self)  # type: ignore[no-untyped-call]

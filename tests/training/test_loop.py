@@ -158,8 +158,14 @@ def test_early_stopping_returns_to_the_best_weights() -> None:
     assert network.loss(next(in_order(validation, 10)))["mse"].item() == pytest.approx(losses[best], rel=1e-5)
 
 
+@pytest.mark.parametrize("ends_a_wait", [True, False], ids=["plain", "restarting"])
 @pytest.mark.parametrize("at", [2, 5, 7])
-def test_ctrl_c_leaves_a_checkpoint_from_which_the_result_is_the_undisturbed_one(tmp_path: Path, at: int) -> None:
+def test_ctrl_c_leaves_a_checkpoint_from_which_the_result_is_the_undisturbed_one(
+    tmp_path: Path, request: pytest.FixtureRequest, at: int, ends_a_wait: bool
+) -> None:
+    """Also where a library has set the signal to restart what it interrupted, as importing polars does."""
+    request.addfinalizer(lambda: signal.siginterrupt(signal.SIGINT, True))
+    signal.siginterrupt(signal.SIGINT, ends_a_wait)
     expected, undisturbed = fit(one_stage(4, validation=EXAMPLES), rate=0.5)
     calls = 0
 
@@ -170,7 +176,7 @@ def test_ctrl_c_leaves_a_checkpoint_from_which_the_result_is_the_undisturbed_one
             if calls == at and network.training:
                 calls += 1
                 os.kill(os.getpid(), signal.SIGINT)
-                threading.Event().wait(0.3)  # the main thread hears of it while this batch is still in progress
+                threading.Event().wait(0.5)  # the main thread hears of it while this batch is still in progress
             return network.loss(batch)
 
         update = Update(Optimiser([network], 0.05), loss)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ CHECKPOINT_EVERY = 30.0
 MEASURED_AT_ONCE = (256, 2048)
 """Validation cells that pass through a network together, at least: on a CPU, on an accelerator."""
 
+HEARS_CTRL_C_WITHIN = 0.1
+"""Seconds the caller's thread sleeps at a time while another trains."""
 
 STREAM = "stream"
 """Under which name a lane that is done keeps its random stream, beside what it keeps of the network."""
@@ -183,7 +185,12 @@ def train_lanes(
     # alone, so that the batch in progress is always finished.
     with ThreadPoolExecutor(1, "training", initializer=torch.set_flush_denormal, initargs=(True,)) as thread:
         try:
-            return thread.submit(training.run).result()
+            running = thread.submit(training.run)
+            # Looks up now and then, because a library that puts its own handler of Ctrl-C before Python's (polars does)
+            # may keep the signal from ending a wait.
+            while not wait([running], timeout=HEARS_CTRL_C_WITHIN).done:
+                pass
+            return running.result()
         except KeyboardInterrupt:
             training.interrupted = True
     if training.unfinished:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from multipert.networks.lanes import Lanes
-from multipert.networks.layers import MLP, Layer, Linear
+from multipert.networks.layers import MLP, Input, Layer, Linear
+from multipert.networks.sparse import OneHots
 
 
 class FiLM(nn.Module):
@@ -29,19 +29,18 @@ class FiLM(nn.Module):
         Widths of the generator's hidden layers.
     """
 
-    one_hot: Tensor
-
     def __init__(self, lanes: Lanes, n_conditions: int, width: int, *, hidden: Sequence[int] = ()) -> None:
         super().__init__()
         widths = [n_conditions, *hidden]
-        self.register_buffer("one_hot", torch.eye(n_conditions).expand(len(lanes), -1, -1), persistent=False)
         self.hidden = MLP([Layer(Linear(lanes, i, o)) for i, o in pairwise(widths)])
         self.gamma = Layer(Linear(lanes, widths[-1], width))
         self.beta = Layer(Linear(lanes, widths[-1], width))
 
     def coefficients(self) -> tuple[Tensor, Tensor]:
         """Gamma and beta of every condition, each ``(lanes, conditions, width)``."""
-        h = self.hidden(self.one_hot)
+        h: Input = OneHots()
+        for layer in self.hidden.layers:
+            h = layer(h)
         return self.gamma(h), self.beta(h)
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from torch.nn import functional
 from multipert.networks.lanes import Lanes
 from multipert.networks.masks import draw_kept
 from multipert.networks.product import affine
-from multipert.networks.sparse import SparseBatch
+from multipert.networks.sparse import OneHots, SparseBatch
 
+Input = Tensor | SparseBatch | OneHots
 Activation = Callable[[Tensor], Tensor]
 Values = TypeVar("Values", Tensor, SparseBatch)
 
@@ -55,12 +56,12 @@ class Linear(nn.Module):
         """The weights that are applied, ``(lanes, n_in, n_out)``."""
         return self.weight
 
-    def forward(self, x: Tensor | SparseBatch) -> Tensor:
+    def forward(self, x: Input) -> Tensor:
         """``x @ weight + bias``, ``(lanes, cells, n_out)``."""
         weight = self.effective_weight()
-        if isinstance(x, SparseBatch):
-            return x.product(weight) + self.bias
-        return affine(x, weight, self.bias, self.precision if self.training else torch.float32)
+        if isinstance(x, Tensor):
+            return affine(x, weight, self.bias, self.precision if self.training else torch.float32)
+        return x.product(weight) + self.bias
 
 
 class BatchNorm(nn.Module):
@@ -121,7 +122,7 @@ class Dropout(nn.Module):
         if isinstance(x, SparseBatch):
             return x.dropout(self.rate, self.lanes)
         kept = torch.stack([draw_kept(x.shape[1:], self.rate, generator) for generator in self.lanes.generators])
-        return x * kept.to(x.dtype).div_(1.0 - self.rate)
+        return x * (kept * (1.0 / (1.0 - self.rate))).to(x.dtype)
 
 
 class Layer(nn.Module):
@@ -140,7 +141,7 @@ class Layer(nn.Module):
         self.linear, self.norm, self.film, self.dropout = linear, norm, film, dropout
         self.activation = activation
 
-    def forward(self, x: Tensor | SparseBatch, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Input, condition: Tensor | None = None) -> Tensor:
         """Pass ``(lanes, cells, n_in)`` on as ``(lanes, cells, n_out)``; ``condition`` holds codes for FiLM."""
         h: Tensor = self.linear(x)
         if self.norm is not None:

@@ -22,6 +22,8 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor, precision: torch.dtype = tor
         The number format in which the product and those of its gradients are taken, and that of the result: nothing is
         gained by widening what was rounded. Weights, and gradients of what is given, keep theirs.
     """
+    if precision == x.dtype and weight.stride(-1) == 1:
+        return _multiply(x, weight, bias)  # nothing is gained by taking the gradients ourselves
     result: Tensor = _Affine.apply(x, weight, bias, precision)  # type: ignore[no-untyped-call]
     return result
 
@@ -55,13 +57,8 @@ class _Affine(torch.autograd.Function):
 
 def _multiply(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """``a @ b`` in every lane, plus ``bias`` where given."""
-    if a.device.type != "cpu":
+    if len(a) > 1:
         return torch.bmm(a, b) if bias is None else torch.baddbmm(bias, a, b)
-    # On a CPU one product after another beats the batched one, even for a single lane.
-    out = a.new_empty(a.shape[0], a.shape[1], b.shape[2])
-    for lane, into in enumerate(out):
-        if bias is None:
-            torch.mm(a[lane], b[lane], out=into)
-        else:
-            torch.addmm(bias[lane], a[lane], b[lane], out=into)
-    return out
+    # A batch of one takes longer than the one product in it.
+    a, b = a.squeeze(0), b.squeeze(0)
+    return (torch.mm(a, b) if bias is None else torch.addmm(bias.squeeze(0), a, b)).unsqueeze(0)

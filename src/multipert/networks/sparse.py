@@ -44,9 +44,12 @@ class SparseBatch:
     def positions(self) -> Tensor:
         """Where each value stands in the batch written out and flattened, ``(values,)``, int64."""
         lanes, cells, genes = self.shape
-        row = torch.arange(lanes * cells, device=self.values.device)
-        start = row * genes - row.div(cells, rounding_mode="floor") * genes
-        return torch.repeat_interleave(start, self.offsets.diff(), output_size=len(self.values)).add_(self.columns)
+        # Row r of lane l starts at r * genes, and the columns are shifted by l * genes already.
+        start = torch.arange(0, lanes * cells * genes, genes, device=self.values.device).view(lanes, cells)
+        if lanes > 1:
+            start = start - start[:, :1] // cells
+        lengths = self.offsets.diff()
+        return torch.repeat_interleave(start.flatten(), lengths, output_size=len(self.values)).add_(self.columns)
 
     @cached_property
     def dense(self) -> Tensor:
@@ -65,12 +68,20 @@ class SparseBatch:
         ends = self.offsets[cells::cells].tolist() if len(lanes) > 1 else [len(self.values)]
         counts = (end - start for start, end in zip([0, *ends], ends, strict=False))
         kept = [draw_kept((count,), rate, g) for g, count in zip(lanes.generators, counts, strict=True)]
-        return replace(self, values=self.values * torch.cat(kept).to(self.values.dtype).div_(1.0 - rate))
+        return replace(self, values=self.values * (torch.cat(kept) * (1.0 / (1.0 - rate))))
 
     def product(self, weight: Tensor) -> Tensor:
         """``batch @ weight`` for weights ``(lanes, genes, width)``, giving ``(lanes, cells, width)``."""
         result: Tensor = _SparseProduct.apply(weight, self)  # type: ignore[no-untyped-call]
         return result
+
+
+class OneHots:
+    """The one-hots of all codes, one under the other: an identity matrix, in every lane."""
+
+    def product(self, weight: Tensor) -> Tensor:
+        """``identity @ weight`` for weights ``(lanes, codes, width)``: the weights."""
+        return weight
 
 
 class _SparseProduct(torch.autograd.Function):

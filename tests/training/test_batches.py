@@ -50,7 +50,7 @@ def test_a_schedule_sees_the_epoch_of_each_lane() -> None:
 @pytest.mark.parametrize("n_lanes", [1, 3])
 def test_a_batch_of_a_device_computes_as_a_sparse_one(n_lanes: int) -> None:
     parts = [examples(*range(lane, lane + 6)) for lane in range(n_lanes)]
-    sparse, dense = (Loader(CPU, resident=resident).batch(parts, 0).cells["x"] for resident in (False, True))
+    sparse, dense = (Loader(CPU, resident=resident).batches([parts], [0])[0].cells["x"] for resident in (False, True))
     assert isinstance(dense, DeviceBatch)
     for name in ("offsets", "columns", "values"):
         assert torch.equal(getattr(sparse, name), getattr(dense, name)), name

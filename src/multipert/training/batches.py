@@ -20,6 +20,9 @@ Rows = npt.NDArray[np.int64]
 RESIDENT_SHARE = 0.3
 """Share of an accelerator's free memory that the expression matrix may take up to stay there."""
 
+GATHERED_AT_ONCE = 512
+"""Cells that are gathered ahead in training, over all lanes: a step's worth at least."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -203,7 +206,7 @@ class DeviceBatch(SparseBatch):
         """Input dropout of the non-zeros, as in a sparse batch."""
         counts = [end - start for start, end in pairwise((0, *self.ends))]
         kept = [draw_kept((count,), rate, g) for g, count in zip(lanes.generators, counts, strict=True)]
-        return replace(self, values=self.values * torch.cat(kept).to(self.values.dtype).div_(1.0 - rate))
+        return replace(self, values=self.values * (torch.cat(kept) * (1.0 / (1.0 - rate))))
 
 
 class Loader:
@@ -224,29 +227,55 @@ class Loader:
         self.device, self.resident = device, resident
         self._held: dict[int, _Resident] = {}
 
-    def batch(self, lanes: Sequence[Examples], epoch: int | tuple[int, ...]) -> Batch:
-        """The examples of each lane as one batch; as many in every lane."""
-        first = lanes[0]
-        return Batch(
-            {role: self._gather(first.matrix, [lane.cells[role] for lane in lanes]) for role in first.cells},
-            {name: send(np.stack([lane.labels[name] for lane in lanes]), self.device) for name in first.labels},
-            epoch,
-        )
+    def batches(self, steps: Sequence[Sequence[Examples]], epochs: Sequence[int | tuple[int, ...]]) -> list[Batch]:
+        """A batch for each step, of the examples of each lane; as many in every lane.
 
-    def _gather(self, matrix: csr_matrix, rows: Sequence[Rows]) -> SparseBatch:
-        shape = (len(rows), len(rows[0]), matrix.shape[1])
-        together = np.concatenate(rows)
+        Rows are gathered for all steps at once: finding the way there costs more than the rows.
+        """
+        first = steps[0][0]
+        gathered = {
+            role: self._gather(first.matrix, [[lane.cells[role] for lane in lanes] for lanes in steps])
+            for role in first.cells
+        }
+        return [
+            Batch(
+                {role: batches[number] for role, batches in gathered.items()},
+                {name: send(np.stack([lane.labels[name] for lane in lanes]), self.device) for name in first.labels},
+                epoch,
+            )
+            for number, (lanes, epoch) in enumerate(zip(steps, epochs, strict=True))
+        ]
+
+    def _gather(self, matrix: csr_matrix, steps: Sequence[Sequence[Rows]]) -> list[SparseBatch]:
+        shapes = [(len(lanes), len(lanes[0]), matrix.shape[1]) for lanes in steps]
+        together = [np.concatenate(lanes) for lanes in steps]
         if self._holds(matrix):
-            return self._held[id(matrix)].gather(together, shape)
-        picked = matrix[together]
-        offsets, columns = (part.astype(np.int32, copy=False) for part in (picked.indptr, picked.indices))
+            return [self._held[id(matrix)].gather(rows, shape) for rows, shape in zip(together, shapes, strict=True)]
+        picked = matrix[np.concatenate(together)]
+        bounds = np.cumsum([0, *map(len, together)])
+        return [
+            self._batch(picked.indptr[first : last + 1], picked.indices, picked.data, shape)
+            for (first, last), shape in zip(pairwise(bounds), shapes, strict=True)
+        ]
+
+    def _batch(
+        self,
+        offsets: npt.NDArray[np.integer],
+        columns: npt.NDArray[np.integer],
+        values: npt.NDArray[np.float32],
+        shape: tuple[int, int, int],
+    ) -> SparseBatch:
+        """The rows between ``offsets``, lane after lane, as a batch on the device."""
+        here = slice(offsets[0], offsets[-1])
+        offsets = (offsets - offsets[0]).astype(np.int32, copy=False)
+        columns, values = columns[here].astype(np.int32, copy=False), values[here]
         ends = tuple(offsets[shape[1] :: shape[1]].tolist())
         for lane, (start, end) in enumerate(pairwise(ends), start=1):
             columns[start:end] += lane * shape[2]
-        here = [send(part, self.device) for part in (offsets, columns, picked.data)]
+        parts = [send(part, self.device) for part in (offsets, columns, values)]
         if self.device.type == "cpu":
-            return SparseBatch(here[0], here[1], here[2], shape)
-        return DeviceBatch(here[0], here[1], here[2], shape, ends)
+            return SparseBatch(parts[0], parts[1], parts[2], shape)
+        return DeviceBatch(parts[0], parts[1], parts[2], shape, ends)
 
     def _holds(self, matrix: csr_matrix) -> bool:
         """Whether the matrix is on the device; take it there if it should be."""
@@ -314,10 +343,20 @@ class Feed:
 
     def __init__(self, lanes: Sequence[Handout], seeds: Sequence[int], loader: Loader) -> None:
         self.lanes, self.seeds, self.loader = lanes, seeds, loader
+        self._at_once = max(1, GATHERED_AT_ONCE // sum(batches.size for batches in lanes))
         self._orders: list[dict[int, Examples]] = [{} for _ in lanes]
+        self._ready: dict[int, Batch] = {}
 
     def at(self, step: int) -> Batch:
         """The batch of ``step``, counted from 0 over all epochs."""
+        if step not in self._ready:
+            steps = range(step, step + self._at_once)
+            parts, epochs = zip(*map(self._parts, steps), strict=True)
+            self._ready = dict(zip(steps, self.loader.batches(parts, epochs), strict=True))
+        return self._ready.pop(step)
+
+    def _parts(self, step: int) -> tuple[list[Examples], tuple[int, ...]]:
+        """What each lane is fed at a step, and in which of its epochs it is."""
         epochs, parts = [], []
         for lane, batches in enumerate(self.lanes):
             epoch, within = divmod(step, len(batches))
@@ -325,7 +364,7 @@ class Feed:
                 self._orders[lane] = {epoch: batches.order(epoch, self.seeds[lane])}
             parts.append(self._orders[lane][epoch].at(slice(within * batches.size, (within + 1) * batches.size)))
             epochs.append(epoch)
-        return self.loader.batch(parts, tuple(epochs))
+        return parts, tuple(epochs)
 
 
 def sparse_batch(rows: csr_matrix) -> SparseBatch:
@@ -342,4 +381,4 @@ def in_order(examples: Examples, size: int, epoch: int = 0, loader: Loader | Non
     """All examples in their order, the short last batch kept: how validation and prediction read."""
     loader = loader or Loader(torch.device("cpu"))
     for start in range(0, len(examples), size):
-        yield loader.batch([examples.at(slice(start, start + size))], epoch)
+        yield from loader.batches([[examples.at(slice(start, start + size))]], [epoch])

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from multipert.errors import InputError
 from multipert.networks import Lanes, Precision, set_precision
 from multipert.training.batches import Batch, Feed, Loader, in_order
-from multipert.training.checkpoint import Checkpoint, optimiser_tensors, restore_optimiser, under, within
+from multipert.training.checkpoint import Checkpoint, under, within
 from multipert.training.history import History
 from multipert.training.lane_optimiser import LaneOptimiser
 from multipert.training.memory import keep_freed_memory
@@ -294,7 +294,7 @@ class _Training:
         """Make all moves of one batch, in ``lanes``."""
         for update in stage.updates:
             for name, value in self._update(update, batch, lanes).items():
-                self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value
+                self.sums[name] = value + self.sums.get(name, 0.0)
 
     def _update(self, update: Update, batch: Batch, lanes: Sequence[int]) -> dict[str, Tensor]:
         """Follow one loss's gradient once; only this update's parameters get one."""
@@ -302,9 +302,10 @@ class _Training:
         terms = update.loss(batch)
         for optimiser in optimisers:
             optimiser.forget_gradient()
-        # Lanes do not touch each other, so the gradient of their sum is each one's own.
         moving = [parameter for optimiser in optimisers for parameter in optimiser.parameters]
-        self.fabric.backward(next(iter(terms.values())).sum(), inputs=moving)
+        # Lanes do not touch each other, so that the gradient of their sum is each one's own.
+        loss = next(iter(terms.values()))
+        torch.autograd.backward(loss, torch.ones_like(loss), inputs=moving)
         for optimiser in optimisers:
             optimiser.step(lanes, update.schedule(self.step))
         return {name: value.detach() for name, value in terms.items()}
@@ -411,7 +412,7 @@ class _Training:
         tensors = under("network", self.network.state_dict()) | {"lanes": self.streams.state()}
         for number, named in enumerate(self._named()):
             if named in self.optimisers:
-                tensors |= under(f"optimiser{number}", optimiser_tensors(self.optimisers[named].torch))
+                tensors |= under(f"optimiser{number}", self.optimisers[named].state())
         tensors |= under("sums", self.sums)
         for lane in self.lanes:
             tensors |= under(f"best{lane.number}", lane.best.tensors) | under(f"kept{lane.number}", lane.kept or {})
@@ -449,7 +450,7 @@ class _Training:
         self.streams.restore(tensors["lanes"])
         for number, named in enumerate(self._named()):
             if state := within(f"optimiser{number}", tensors):
-                restore_optimiser(self._optimiser(named).torch, state)
+                self._optimiser(named).restore(state)
         self.stage, self.step, self.seconds_before = position["stage"], position["step"], position["seconds"]
         sums = within("sums", tensors)
         # In the order they were measured in: safetensors keeps names sorted.

@@ -4,10 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from multipert.training.adam import Adam
 from multipert.training.batches import Batch, Examples, Handout
 
 Terms = Mapping[str, Tensor]
@@ -46,12 +44,6 @@ class Optimiser:
     def parameters(self) -> list[nn.Parameter]:
         """What moves."""
         return [parameter for module in self.modules for parameter in module.parameters()]
-
-    def build(self, moving: Sequence[Tensor]) -> torch.optim.Optimizer:
-        """The torch optimiser over ``moving``: the parameters, or each lane's slices of them."""
-        if self.rule == "sgd":
-            return torch.optim.SGD(moving, lr=self.lr, fused=True)
-        return Adam(moving, lr=self.lr, betas=self.betas, eps=self.epsilon, weight_decay=self.weight_decay)
 
 
 def constant(step: int) -> float:

@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,9 @@ import pytest
 
 from benchmark.conftest import STUDY, outcomes
 from conftest import Run
-from multipert.benchmark import load_results
+from multipert.benchmark import load_results, plan_study, read_study
+from multipert.benchmark.engine import on_gpu
+from multipert.benchmark.jobs import TrialJob
 from multipert.models import fit_together
 
 N_TRIALS = 3 * 3 * 2
@@ -228,6 +233,49 @@ def test_trials_in_lanes_give_what_each_gives_alone(
     lanes, alone = (load_results(folder).scores.set_index(names).sort_index() for folder in (out, undisturbed))
     np.testing.assert_array_equal(lanes["steps"], alone["steps"])
     np.testing.assert_allclose(lanes[["r2_hvg", "edist"]], alone[["r2_hvg", "edist"]], rtol=1e-2, atol=1e-2)
+
+
+def test_gpus_are_dealt_out_to_trials_that_name_no_device(study_file: Path) -> None:
+    for device, expected in {"auto": "cuda:1", "cuda": "cuda:1", "cuda:0": "cuda:0", "cpu": "cpu"}.items():
+        for job in plan_study(read_study(study_file), device=device).jobs:
+            dealt = on_gpu(job, 1)
+            assert dealt.file == job.file
+            assert not isinstance(dealt, TrialJob) or dealt.device == expected
+
+
+def test_workers_of_a_machine_with_gpus_train_lanes_each_on_its_own(
+    run: Run, study_file: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no GPU here: what is asked of a worker is asked of this process, which is given the CPU for one."""
+    engine = "multipert.benchmark.engine"
+    asked = []
+
+    class Client:
+        status = "running"
+
+        def nthreads(self) -> dict[str, int]:
+            return {"one": 1, "two": 1}
+
+        def submit(self, do: Any, *arguments: Any, **_: Any) -> Any:
+            asked.append(len(arguments[0]))
+            future: Future[Any] = Future()
+            future.set_result(do(*arguments))
+            return future
+
+    def dealt(job: Any, number: int) -> Any:
+        assert number == 1
+        return job
+
+    monkeypatch.setattr(f"{engine}._cluster", lambda *_: nullcontext(Client()))
+    monkeypatch.setattr("distributed.as_completed", lambda pending: list(pending))
+    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(name=3))
+    monkeypatch.setattr(f"{engine}._gpus", lambda jobs: 2)
+    monkeypatch.setattr(f"{engine}.on_gpu", dealt)
+    monkeypatch.setattr(f"{engine}.lanes_at_once", lambda model, data, device: 4)
+    out = tmp_path / "out"
+    assert run("benchmark", study_file, "--out", out, "--workers", "2")[0] == 0
+    assert asked[-6:] == [4, 2, 4, 2, 4, 2]
+    assert len(load_results(out).trials) == len(load_results(undisturbed).trials)
 
 
 def test_the_plan_says_how_much_there_is_to_do_and_does_nothing(run: Run, study_file: Path, tmp_path: Path) -> None:

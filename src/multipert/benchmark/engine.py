@@ -7,8 +7,9 @@ loses the jobs in flight and no more.
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -29,6 +30,9 @@ Ended: TypeAlias = tuple[Job, Record | None, str]
 
 PATIENCE = 30
 """Seconds to wait for a cluster to answer."""
+
+ANY_GPU = ("auto", "cuda")
+"""Devices that stand for whichever GPU there is."""
 
 _one_at_a_time = threading.Lock()
 
@@ -99,21 +103,27 @@ def _engine(
         return
     with _cluster(workers, scheduler) as client:
         at_once = len(client.nthreads())
-        yield (lambda jobs: _spread(client, jobs)), at_once
+        gpus = 0 if scheduler is not None else _gpus(jobs)
+        yield (lambda jobs: _spread(client, _groups(jobs) if gpus else ([job] for job in jobs), gpus)), at_once
 
 
 def _here(jobs: Sequence[Job]) -> Iterator[Ended]:
-    """Run jobs in this process; trials that the device profits from training together, together."""
+    """Run jobs in this process."""
+    for group in _groups(jobs):
+        yield from attempt_together(group)
+
+
+def _groups(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
+    """The jobs in their order; trials that the device profits from training together, together."""
     kin: dict[str, list[TrialJob]] = {}
     for job in jobs:
         if isinstance(job, TrialJob):
             kin.setdefault(job.kin, []).append(job)
     for job in jobs:
         if not isinstance(job, TrialJob):
-            yield attempt(job)
-        elif job.kin in kin:  # else done already, with the first of its kin
-            for trials in _lanes(kin.pop(job.kin)):
-                yield from attempt_together(trials)
+            yield [job]
+        elif job.kin in kin:  # else it went with the first of its kin
+            yield from _lanes(kin.pop(job.kin))
 
 
 def _lanes(trials: Sequence[TrialJob]) -> list[Sequence[TrialJob]]:
@@ -156,19 +166,40 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator["Client"]:
         yield client
 
 
-def _spread(client: "Client", jobs: Sequence[Job]) -> Iterator[Ended]:
-    """Run jobs on a cluster; those of a worker that dies run again on another."""
+def _gpus(jobs: Sequence[Job]) -> int:
+    """How many GPUs there are to deal out: those of this machine, unless the jobs name their device."""
+    import torch
+
+    unnamed = any(isinstance(job, TrialJob) and job.device in ANY_GPU for job in jobs)
+    return torch.cuda.device_count() if unnamed else 0
+
+
+def _spread(client: "Client", groups: Iterable[Sequence[Job]], gpus: int) -> Iterator[Ended]:
+    """Run jobs on a cluster, each group on one worker; those of a worker that dies run again on another."""
     from distributed import as_completed
 
-    pending = {client.submit(attempt, job, key=job.file, pure=False): job for job in jobs}
+    pending = {client.submit(attempt_on_worker, group, gpus, key=group[0].file, pure=False): group for group in groups}
     for future in as_completed(pending):
-        job = pending.pop(future)
+        group = pending.pop(future)
         try:
-            yield future.result()
+            yield from future.result()
         except Exception as error:  # a worker died every time, or the cluster is gone
             if client.status != "running":
                 raise InputError("the Dask scheduler is gone: the same command goes on from here") from error
-            yield _failure(job, error)
+            yield from (_failure(job, error) for job in group)
+
+
+def attempt_on_worker(jobs: Sequence[Job], gpus: int) -> list[Ended]:
+    """Do jobs in a worker; where there are GPUs to choose from, they are dealt out to the workers in turn."""
+    from distributed import get_worker
+
+    own = [on_gpu(job, int(get_worker().name) % gpus) for job in jobs] if gpus else jobs
+    return [(job, record, problem) for job, (_, record, problem) in zip(jobs, attempt_together(own), strict=True)]
+
+
+def on_gpu(job: Job, number: int) -> Job:
+    """The job on one of the GPUs, unless it names its device."""
+    return replace(job, device=f"cuda:{number}") if isinstance(job, TrialJob) and job.device in ANY_GPU else job
 
 
 def attempt(job: Job) -> Ended:
@@ -183,16 +214,16 @@ def attempt(job: Job) -> Ended:
             return _failure(job, error)
 
 
-def attempt_together(trials: Sequence[TrialJob]) -> Iterator[Ended]:
-    """Do trials as lanes of one training; those that cannot be are done one by one."""
+def attempt_together(jobs: Sequence[Job]) -> Iterator[Ended]:
+    """Do jobs: several are trials, the lanes of one training. Those that cannot be are done one by one."""
     results: Sequence[TrialResult] = ()
-    if len(trials) > 1:
+    if len(jobs) > 1:
         with _one_at_a_time, suppress(Exception):  # of several the one at fault shows alone
-            results = run_together(trials)
+            results = run_together([job for job in jobs if isinstance(job, TrialJob)])
     if results:
-        yield from ((trial, result, "") for trial, result in zip(trials, results, strict=True))
+        yield from ((job, result, "") for job, result in zip(jobs, results, strict=True))
     else:
-        yield from map(attempt, trials)
+        yield from map(attempt, jobs)
 
 
 def _failure(job: Job, error: Exception) -> Ended:

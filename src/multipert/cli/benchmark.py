@@ -11,7 +11,9 @@ def benchmark(
     study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go; what is done there is kept.")],
     plan: Annotated[bool, typer.Option("--plan", help="Say how much there is to do, and do nothing.")] = False,
-    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes on this machine.")] = 1,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Processes on this machine; its GPUs are dealt out to them.")
+    ] = 1,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do the work, such as tcp://node7:8786."),

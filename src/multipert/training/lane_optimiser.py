@@ -26,6 +26,8 @@ class LaneOptimiser:
         self.optimiser = optimiser
         self.parameters = optimiser.parameters
         self._values = [as_stored(parameter, parameter.detach()) for parameter in self.parameters]
+        pairs = zip(self._values, self.parameters, strict=True)
+        assert all(value.data_ptr() == parameter.data_ptr() for value, parameter in pairs), "a copy would move instead"
         moments = 2 if optimiser.rule == "adam" else 0
         self._moments = [[torch.zeros_like(value) for value in self._values] for _ in range(moments)]
         first = self._values[0]

@@ -134,7 +134,9 @@ def main() -> int:
     ]
     first = side_by_side(ways, [cells], twice=False)
     again = side_by_side(ways, [cells] * arguments.repeats, twice=True)
-    fewer = [tuple(part[: part.n_obs - turn - i] for i, part in enumerate(cells)) for turn in range(arguments.repeats)]
+    fewer = [
+        tuple(part[: part.n_obs - turn - i].copy() for i, part in enumerate(cells)) for turn in range(arguments.repeats)
+    ]
     sizes = side_by_side(ways, fewer, twice=False)
     ours, theirs = (way(*cells) for way in ways)
     print(f"{arguments.cells} control + true + predicted cells x {cells[1].n_vars} genes, {os.cpu_count()} processors")

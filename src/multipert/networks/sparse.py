@@ -1,16 +1,18 @@
 """A batch of expression profiles as it is on disk: mostly zeros, never written out."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from multipert.networks.compiled import Numbers, compiled
 from multipert.networks.lanes import Lanes
 from multipert.networks.masks import draw_kept
 
@@ -40,35 +42,34 @@ class SparseBatch:
     values: Tensor
     shape: tuple[int, int, int]
 
-    @cached_property
-    def positions(self) -> Tensor:
-        """Where each value stands in the batch written out and flattened, ``(values,)``, int64."""
-        lanes, cells, genes = self.shape
-        # Row r of lane l starts at r * genes, and the columns are shifted by l * genes already.
-        start = torch.arange(0, lanes * cells * genes, genes, device=self.values.device).view(lanes, cells)
-        if lanes > 1:
-            start = start - start[:, :1] // cells
-        lengths = self.offsets.diff()
-        return torch.repeat_interleave(start.flatten(), lengths, output_size=len(self.values)).add_(self.columns)
+    @property
+    def host(self) -> tuple[Numbers, Numbers, Numbers]:
+        """Offsets, columns and values as arrays, on the CPU."""
+        return self.offsets.numpy(), self.columns.numpy(), self.values.numpy()
 
     @cached_property
     def dense(self) -> Tensor:
         """The batch written out, ``(lanes, cells, genes)``."""
+        lanes, cells, genes = self.shape
         out = self.values.new_zeros(math.prod(self.shape))
-        out[self.positions] = self.values
+        # Row r of lane l starts at r * genes, and the columns are shifted by l * genes already.
+        start = torch.arange(0, len(out), genes, device=out.device).view(lanes, cells)
+        if lanes > 1:
+            start = start - start[:, :1] // cells
+        rows = torch.repeat_interleave(start.flatten(), self.offsets.diff(), output_size=len(self.values))
+        out[rows.add_(self.columns)] = self.values
         return out.view(self.shape)
 
     def dropout(self, rate: float, lanes: Lanes) -> "SparseBatch":
-        """Input dropout: each value is zeroed with probability ``rate``, the rest scaled by ``1 / (1 - rate)``.
+        """Input dropout: each value is dropped with probability ``rate``, the rest scaled by ``1 / (1 - rate)``.
 
         Zeros stay zeros under dropout, so drawing for the non-zeros alone is the same distribution.
         """
-        cells = self.shape[1]
-        # Where each lane's values end: one lane needs no look at the offsets, which on a GPU would wait for it.
-        ends = self.offsets[cells::cells].tolist() if len(lanes) > 1 else [len(self.values)]
-        counts = (end - start for start, end in zip([0, *ends], ends, strict=False))
-        kept = [draw_kept((count,), rate, g) for g, count in zip(lanes.generators, counts, strict=True)]
-        return replace(self, values=self.values * (torch.cat(kept) * (1.0 / (1.0 - rate))))
+        bounds = pairwise(self.offsets[:: self.shape[1]].tolist())
+        kept = [draw_kept((end - start,), rate, g) for (start, end), g in zip(bounds, lanes.generators, strict=True)]
+        parts = _compress(*self.host, torch.cat(kept).numpy(), np.float32(1.0 / (1.0 - rate)))
+        offsets, columns, values = map(torch.from_numpy, parts)
+        return SparseBatch(offsets, columns, values, self.shape)
 
     def product(self, weight: Tensor) -> Tensor:
         """``batch @ weight`` for weights ``(lanes, genes, width)``, giving ``(lanes, cells, width)``."""
@@ -113,7 +114,47 @@ def _weighted_sums(table: Tensor, which: Tensor, offsets: Tensor, weights: Tenso
 
 def _transposed(batch: SparseBatch) -> tuple[Tensor, Tensor, Tensor]:
     """The batch gene by gene: the row of each value, where each gene starts, the values."""
-    lanes, cells, genes = batch.shape
-    host = (batch.values.numpy(), batch.columns.numpy(), batch.offsets.numpy())
-    csc = csr_matrix(host, shape=(lanes * cells, lanes * genes)).tocsc()  # counts, where torch would sort
-    return torch.from_numpy(csc.indices), torch.from_numpy(csc.indptr), torch.from_numpy(csc.data)
+    lanes, _, genes = batch.shape
+    rows, starts, values = _by_column(*batch.host, lanes * genes)
+    return torch.from_numpy(rows), torch.from_numpy(starts), torch.from_numpy(values)
+
+
+# Loops that no array library has.
+
+
+@compiled
+def _compress(
+    offsets: Numbers, columns: Numbers, values: Numbers, kept: Numbers, scale: np.float32
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Compressed sparse rows with only the values that are ``kept``, times ``scale``."""
+    to = 0
+    fewer, where, what = np.empty_like(offsets), np.empty_like(columns), np.empty_like(values)
+    fewer[0] = 0
+    for row in range(len(offsets) - 1):
+        for n in range(offsets[row], offsets[row + 1]):
+            # Written in any case, and written over if it was not kept: a branch that nobody can foresee costs more.
+            where[to], what[to] = columns[n], values[n] * scale
+            to += kept[n]
+        fewer[row + 1] = to
+    return fewer, where[:to], what[:to]
+
+
+@compiled
+def _by_column(offsets: Numbers, columns: Numbers, values: Numbers, width: int) -> tuple[Numbers, Numbers, Numbers]:
+    """Compressed sparse columns: the row of each value, where each of ``width`` columns starts, the values."""
+    starts = np.zeros(width + 1, offsets.dtype)
+    for column in columns:
+        starts[column + 1] += 1
+    for column in range(width):
+        starts[column + 1] += starts[column]
+    rows, sorted_values = np.empty_like(columns), np.empty_like(values)
+    for row in range(len(offsets) - 1):
+        for n in range(offsets[row], offsets[row + 1]):
+            to = starts[columns[n]]
+            starts[columns[n]] += 1
+            rows[to], sorted_values[to] = row, values[n]
+    # Each start has moved to where the next one was.
+    for column in range(width, 0, -1):
+        starts[column] = starts[column - 1]
+    starts[0] = 0
+    return rows, starts, sorted_values

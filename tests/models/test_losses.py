@@ -40,3 +40,19 @@ def test_the_prediction_is_left_as_it_is() -> None:
     before = predicted.clone()
     mean_squared_error(predicted, target(1))
     assert torch.equal(predicted, before)
+
+
+def test_a_bfloat16_prediction_gets_a_gradient_that_is_rounded_once() -> None:
+    predicted = torch.randn((2, 6, 20), generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_()
+    loss = mean_squared_error(predicted, target(2))
+    loss.sum().backward()
+    difference = predicted.detach().float() - target(2).dense
+    torch.testing.assert_close(loss.detach(), difference.square().mean(dim=(1, 2)))
+    assert predicted.grad is not None
+    assert torch.equal(predicted.grad, (difference * torch.tensor(2 / 120)).bfloat16())
+
+
+def test_the_error_of_what_is_not_a_number_is_none_either() -> None:
+    predicted = torch.zeros(2, 6, 20)
+    predicted[1, 2, 3] = torch.nan
+    assert mean_squared_error(predicted, target(2)).isnan().tolist() == [False, True]

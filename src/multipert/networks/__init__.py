@@ -8,6 +8,7 @@ from multipert.networks.lanes import Lanes
 from multipert.networks.layers import MLP, BatchNorm, Dropout, Layer, LayerNorm, Linear, identity, leaky_relu
 from multipert.networks.precision import PRECISIONS, Precision, set_precision
 from multipert.networks.sparse import SparseBatch
+from multipert.networks.squared_error import sparse_squared_error
 from multipert.networks.translator import Translator
 from multipert.networks.vae import VariationalAutoencoder
 from multipert.networks.variational import GaussianHeads, kl_divergence
@@ -36,4 +37,5 @@ __all__ = [
     "kl_divergence",
     "leaky_relu",
     "set_precision",
+    "sparse_squared_error",
 ]

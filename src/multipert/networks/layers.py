@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,12 @@ from torch.nn import functional
 
 from multipert.networks.lanes import Lanes
 from multipert.networks.masks import draw_kept
+from multipert.networks.normalised import SLOPE, normalise_and_activate
 from multipert.networks.product import affine
 from multipert.networks.sparse import OneHots, SparseBatch
+
+if TYPE_CHECKING:
+    from multipert.networks.film import FiLM
 
 Input = Tensor | SparseBatch | OneHots
 Activation = Callable[[Tensor], Tensor]
@@ -20,7 +24,7 @@ Values = TypeVar("Values", Tensor, SparseBatch)
 
 def leaky_relu(x: Tensor) -> Tensor:
     """LeakyReLU with slope 0.01."""
-    return functional.leaky_relu(x, 0.01)
+    return functional.leaky_relu(x, SLOPE)
 
 
 def identity(x: Tensor) -> Tensor:
@@ -121,8 +125,16 @@ class Dropout(nn.Module):
             return x
         if isinstance(x, SparseBatch):
             return x.dropout(self.rate, self.lanes)
-        kept = torch.stack([draw_kept(x.shape[1:], self.rate, generator) for generator in self.lanes.generators])
-        return x * (kept * (1.0 / (1.0 - self.rate))).to(x.dtype)
+        return x * (self.draw_kept(x) * self.scale).to(x.dtype)
+
+    @property
+    def scale(self) -> float:
+        """What is kept is multiplied by."""
+        return 1.0 / (1.0 - self.rate)
+
+    def draw_kept(self, x: Tensor) -> Tensor:
+        """Draw which values of ``x`` stay, each lane from its own stream."""
+        return torch.stack([draw_kept(x.shape[1:], self.rate, generator) for generator in self.lanes.generators])
 
 
 class Layer(nn.Module):
@@ -133,9 +145,9 @@ class Layer(nn.Module):
         linear: nn.Module,
         *,
         norm: nn.Module | None = None,
-        film: nn.Module | None = None,
+        film: "FiLM | None" = None,
         activation: Activation = leaky_relu,
-        dropout: nn.Module | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         super().__init__()
         self.linear, self.norm, self.film, self.dropout = linear, norm, film, dropout
@@ -144,12 +156,36 @@ class Layer(nn.Module):
     def forward(self, x: Input, condition: Tensor | None = None) -> Tensor:
         """Pass ``(lanes, cells, n_in)`` on as ``(lanes, cells, n_out)``; ``condition`` holds codes for FiLM."""
         h: Tensor = self.linear(x)
+        if isinstance(self.norm, BatchNorm) and self.activation is leaky_relu and self.training and h.is_cpu:
+            return self._at_once(h, self.norm, condition)
         if self.norm is not None:
             h = self.norm(h)
         if self.film is not None:
             h = self.film(h, condition)
         h = self.activation(h)
         return h if self.dropout is None else self.dropout(h)
+
+    def _at_once(self, h: Tensor, norm: BatchNorm, condition: Tensor | None) -> Tensor:
+        """All that follows the product, in one loop."""
+        none = h.new_empty(len(h), 0, h.shape[-1])
+        gamma, beta = (none, none) if self.film is None else self.film.coefficients()
+        kept, scale = none.bool(), 1.0
+        if self.dropout is not None and self.dropout.rate:
+            kept, scale = self.dropout.draw_kept(h), self.dropout.scale
+        return normalise_and_activate(
+            h,
+            norm.weight,
+            norm.bias,
+            gamma,
+            beta,
+            torch.empty(0, 0, dtype=torch.int64) if condition is None else condition,
+            kept,
+            scale=scale,
+            mean=norm.running_mean,
+            variance=norm.running_variance,
+            momentum=norm.momentum,
+            epsilon=norm.epsilon,
+        )
 
 
 class MLP(nn.Module):

@@ -50,7 +50,6 @@ def move(ours: LaneOptimiser, steps: range) -> None:
         for parameter in ours.parameters:
             parameter.grad = gradient(step, parameter.shape)
         ours.step(moves(step), rate(step))
-        ours.forget_gradient()
 
 
 def alone(lane: int, steps: int, rule: str) -> list[Tensor]:

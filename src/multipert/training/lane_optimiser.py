@@ -34,17 +34,17 @@ class LaneOptimiser:
         self._steps = torch.zeros(len(first), len(self._values), device=first.device)
         self._slices: dict[tuple[tuple[int, ...], tuple[int, ...]], list[list[Tensor]]] = {}
 
-    def forget_gradient(self) -> None:
-        """Let go of the last gradient, and of its memory."""
-        for parameter in self.parameters:
-            parameter.grad = None
-
     @torch.no_grad()
     def step(self, lanes: Sequence[int], rate: float) -> None:
-        """Move some lanes along the gradient of the parameters that have one, the learning rate times ``rate``."""
+        """Move some lanes along the gradient of the parameters that have one, the learning rate times ``rate``.
+
+        The gradient is gone after it, and its memory is free for the next batch.
+        """
         told = self.optimiser
-        moving = {n: as_stored(p, p.grad) for n, p in enumerate(self.parameters) if p.grad is not None}
+        moving = {n: as_stored(p, p.grad).unbind() for n, p in enumerate(self.parameters) if p.grad is not None}
         gradients = [gradient[lane] for lane in lanes for gradient in moving.values()]
+        for parameter in self.parameters:
+            parameter.grad = None
         if not gradients:
             return
         parts = self._parts(tuple(lanes), tuple(moving))

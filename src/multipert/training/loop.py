@@ -300,8 +300,6 @@ class _Training:
         """Follow one loss's gradient once; only this update's parameters get one."""
         optimisers = [self.optimisers[named] for named in update.optimisers]
         terms = update.loss(batch)
-        for optimiser in optimisers:
-            optimiser.forget_gradient()
         moving = [parameter for optimiser in optimisers for parameter in optimiser.parameters]
         # Lanes do not touch each other, so that the gradient of their sum is each one's own.
         loss = next(iter(terms.values()))
@@ -380,8 +378,6 @@ class _Training:
             lane.epoch, lane.best, lane.kept = 0, _Best(), None
         self.stage, self.step, self.sums = self.stage + 1, 0, {}
         later = {optimiser for stage in self.stages[self.stage :] for u in stage.updates for optimiser in u.optimisers}
-        for optimiser in self.optimisers.values():
-            optimiser.forget_gradient()
         self.optimisers = {named: optimiser for named, optimiser in self.optimisers.items() if named in later}
 
     def _buffers(self) -> list[str]:

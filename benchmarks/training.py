@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from multipert.networks import Precision
 
 BATCH = 64
+NETWORK: dict[str, Any] = {"film_hidden": ()}
+"""What differs from MTAe's default sizes: the study gives FiLM no hidden layer for one perturbation."""
+
 Turns = Iterator[list[float]]
 """Milliseconds of each step, turn after turn."""
 
@@ -51,7 +54,7 @@ def ours(precision: "Precision", epochs: int) -> Turns:
 
     data = kang()
     while True:
-        model = Clocked(epochs=1 + epochs, batch_size=BATCH)
+        model = Clocked(epochs=1 + epochs, batch_size=BATCH, **NETWORK)
         starts.clear()
         model.fit(data, precision=precision, device="cpu", progress=False)
         yield lasted(starts, len(data), epochs)
@@ -66,10 +69,10 @@ def usual(epochs: int) -> Turns:
     import multipert as mp
 
     data = kang()
-    p = mp.models.create("mtae").parameters
+    p = mp.models.create("mtae", **NETWORK).parameters
     profiles = data.X.toarray()
     conditions = np.eye(len(data.conditions), dtype=np.float32)[data.condition]
-    assert len(p.hidden) == 1, "the plain network is written for one hidden layer"
+    assert (len(p.hidden), p.film_hidden) == (1, ()), "the plain network has one hidden layer, and none in FiLM"
 
     class Cells(Dataset[tuple[Tensor, Tensor]]):
         def __len__(self) -> int:

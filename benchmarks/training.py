@@ -397,7 +397,7 @@ def show_memory(cells: int, genes: int) -> int:
 def main() -> int:
     """Print what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=5, help="turns of each contender, after a first one")
+    parser.add_argument("--turns", type=int, default=15, help="turns of each contender, after a first one")
     parser.add_argument("--epochs", type=int, default=3, help="epochs counted in a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender; all by default")
     parser.add_argument("--floor", action="store_true", help="count and time what a step cannot do without")

@@ -1,6 +1,7 @@
 """Losses that several methods share."""
 
 import numpy as np
+import pytest
 import torch
 from scipy.sparse import csr_matrix
 
@@ -50,6 +51,15 @@ def test_a_bfloat16_prediction_gets_a_gradient_that_is_rounded_once() -> None:
     torch.testing.assert_close(loss.detach(), difference.square().mean(dim=(1, 2)))
     assert predicted.grad is not None
     assert torch.equal(predicted.grad, (difference * torch.tensor(2 / 120)).bfloat16())
+
+
+def test_a_weight_scales_a_bfloat16_gradient_by_what_it_is() -> None:
+    """Not by the nearest bfloat16 number, 0.0017 away."""
+    predicted = torch.randn((1, 6, 20), generator=torch.Generator().manual_seed(1)).bfloat16().requires_grad_()
+    (0.99 * mean_squared_error(predicted, target(1))).sum().backward()
+    exact = 0.99 * (predicted.detach().float() - target(1).dense) * 2 / 120
+    assert predicted.grad is not None
+    assert (predicted.grad.float().abs().sum() / exact.abs().sum()).item() == pytest.approx(1.0, abs=0.0008)
 
 
 def test_the_error_of_what_is_not_a_number_is_none_either() -> None:

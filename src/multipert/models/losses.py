@@ -9,7 +9,7 @@ from multipert.networks import SparseBatch, sparse_squared_error
 def mean_squared_error(predicted: Tensor, target: Tensor | SparseBatch) -> Tensor:
     """Squared error averaged over all elements (cells x genes), one number a lane."""
     if isinstance(target, SparseBatch):
-        if predicted.device.type == "cpu":
+        if predicted.is_cpu:
             return sparse_squared_error(predicted, target)
         target = target.dense
     return (predicted - target).square().mean(dim=(1, 2))

@@ -40,7 +40,8 @@ class _SparseSquaredError(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         if all(factor == 1.0 for factor in gradient.tolist()):
             return ctx.gradient, None
-        return ctx.gradient * gradient.to(ctx.gradient.dtype).view(-1, 1, 1), None
+        # The factor is not rounded, which would tilt all elements alike.
+        return (ctx.gradient * gradient.view(-1, 1, 1)).to(ctx.gradient.dtype), None
 
 
 @compiled

@@ -169,12 +169,11 @@ def _backward(
     for_gamma, for_beta = np.zeros_like(gamma), np.zeros_like(beta)
     for lane in range(lanes):
         for cell in range(cells):
+            for f in range(width):
+                for_h[lane, cell, f] = gradient[lane, cell, f] * scale
             if kept.size:
                 for f in range(width):
-                    for_h[lane, cell, f] = gradient[lane, cell, f] * scale * np.float32(kept[lane, cell, f])
-            else:
-                for f in range(width):
-                    for_h[lane, cell, f] = gradient[lane, cell, f]
+                    for_h[lane, cell, f] *= np.float32(kept[lane, cell, f])
             if gamma.shape[1]:
                 code = condition[lane, cell]
                 for f in range(width):

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 import multipert as mp
-from multipert.models.base import OneForEach
+from multipert.models.network_model import OneForEach
 
 BRIEF = {
     "batch_size": 8,

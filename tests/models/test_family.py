@@ -59,10 +59,10 @@ def split(data: mp.PerturbationData) -> mp.Split:
 
 def prepared(name: str, data: mp.PerturbationData, split: mp.Split, **changes: Any) -> tuple[Any, Any, list[Stage]]:
     """A model, its untrained network and its stages."""
-    from multipert.models.base import Scope
+    from multipert.models.base import FitMetadata
 
     model = tiny(name, **changes)
-    network = model._network(Lanes([1]), Scope.of(data, split))
+    network = model._network(Lanes([1]), FitMetadata.of(data, split))
     return model, network, model._stages(network, data, split)
 
 
@@ -111,13 +111,13 @@ def test_the_study_preset_is_the_spec(name: str) -> None:
 
 def moved(name: str, data: mp.PerturbationData, split: mp.Split, **changes: Any) -> list[tuple[str, set[str]]]:
     """Stage by stage, the top-level modules whose parameters moved."""
-    from multipert.training import Sitting, train
+    from multipert.training import TrainerConfig, train
 
     _, network, stages = prepared(name, data, split, **changes)
     seen = []
     for stage in stages:
         before = {key: p.detach().clone() for key, p in network.named_parameters()}
-        train(network, Lanes([1]), [stage], seed=1, sitting=Sitting("cpu", progress=False), identity={})
+        train(network, Lanes([1]), [stage], seed=1, config=TrainerConfig("cpu", progress=False), identity={})
         changed = {key.split(".")[0] for key, p in network.named_parameters() if not torch.equal(p, before[key])}
         seen.append((stage.name, changed))
     return seen

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 import multipert as mp
-from multipert.models.base import Scope
+from multipert.models.base import FitMetadata
 from multipert.models.pairing import pair
 from multipert.models.scbutterfly import Butterfly, ScButterfly
 from multipert.networks import Dropout, Lanes, Layer
-from multipert.training import Batch, Batches, Sitting, Stage, train
+from multipert.training import Batch, Batches, Stage, TrainerConfig, train
 
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 G = 30
@@ -51,7 +51,7 @@ def model(data: mp.PerturbationData) -> ScButterfly:
 
 def training(model: ScButterfly, data: mp.PerturbationData, condition: int = 1) -> tuple[Butterfly, list[Stage], Lanes]:
     split, lanes = mp.leave_context_out(data, "B"), Lanes([model.seed])
-    network = model._one_network(lanes, Scope.of(data, split))
+    network = model._one_network(lanes, FitMetadata.of(data, split))
     return network, model._one_training(network, data, split, condition), lanes
 
 
@@ -205,7 +205,7 @@ def test_stages_in_order_and_what_moves_in_each(data: mp.PerturbationData) -> No
     ]
     for stage, expected in zip(stages, moving, strict=True):
         before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-        train(network, lanes, [stage], seed=1, sitting=Sitting("cpu", progress=False), identity={})
+        train(network, lanes, [stage], seed=1, config=TrainerConfig("cpu", progress=False), identity={})
         moved = {name for name, weight in network.named_parameters() if not torch.equal(weight, before[name])}
         parts = {".".join(name.split(".")[: 3 if name.startswith("sides") else 1]) for name in moved}
         assert parts == expected

@@ -9,7 +9,7 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 import multipert as mp
-from multipert.models.base import Scope
+from multipert.models.base import FitMetadata
 from multipert.models.scpregan import CrossGenerator, ScPreGAN
 from multipert.networks import Lanes, Linear, SparseBatch
 from multipert.training import Batch, SideBySide, Stage, sparse_batch
@@ -41,7 +41,7 @@ def model(data: mp.PerturbationData) -> ScPreGAN:
 
 
 def untrained(model: ScPreGAN, data: mp.PerturbationData) -> nn.ModuleList:
-    return model._network(Lanes([model.seed]), Scope.of(data, mp.leave_context_out(data, "B")))
+    return model._network(Lanes([model.seed]), FitMetadata.of(data, mp.leave_context_out(data, "B")))
 
 
 def training(model: ScPreGAN, data: mp.PerturbationData, condition: int = 1) -> tuple[CrossGenerator, Stage]:

@@ -202,7 +202,7 @@ def test_one_network_learns_every_dose_of_a_compound(of_doses: ScVIDRDose, dosed
     assert {dosed.conditions[code] for code in dosed.condition[seen]} == {"control", "beta@0.1", "beta@1", "beta@30"}
     assert not np.isin(seen, split.test).any()
     assert len(of_doses.network_) == 2
-    assert list(compounds(of_doses.scope_).values()) == [{1: 0.1, 2: 1.0, 3: 30.0}, {4: 0.1, 5: 1.0, 6: 30.0}]
+    assert list(compounds(of_doses.metadata_).values()) == [{1: 0.1, 2: 1.0, 3: 30.0}, {4: 0.1, 5: 1.0, 6: 30.0}]
 
 
 @torch.no_grad()
@@ -223,7 +223,7 @@ def test_a_single_compound_by_its_doses_alone() -> None:
     adata = mp.simulate(n_genes=40, contexts=("A", "B"), perturbations=("drug",), doses=(0.1, 3), cells_per_group=20)
     data = mp.PerturbationData.from_anndata(adata, dose_key="dose", compound="drug", context_key="cell_type")
     fitted = ScVIDRDose(**FAST).fit(data, mp.leave_context_out(data, "A"))
-    assert compounds(fitted.scope_) == {"drug": {1: 0.1, 2: 3.0}}
+    assert compounds(fitted.metadata_) == {"drug": {1: 0.1, 2: 3.0}}
     assert np.isfinite(fitted.predict(controls_of(data, "A"), "drug@0.1").X).all()
     assert fitted.latent(controls_of(data, "A")).shape == (20, 4), "one compound, one latent space"
 

@@ -23,8 +23,8 @@ from multipert.training import (
     History,
     Interrupted,
     Optimiser,
-    Sitting,
     Stage,
+    TrainerConfig,
     Update,
     in_order,
     train,
@@ -53,8 +53,8 @@ def fit(
 ) -> tuple[Regression, History]:
     lanes = Lanes([5])
     network = Regression(lanes, rate)
-    sitting = Sitting("cpu", folder, progress=False)
-    return network, train(network, lanes, stages(network), seed=5, sitting=sitting, identity=identity)
+    config = TrainerConfig("cpu", folder, progress=False)
+    return network, train(network, lanes, stages(network), seed=5, config=config, identity=identity)
 
 
 def one_stage(epochs: int = 3, **options: Any) -> Callable[[Regression], list[Stage]]:
@@ -205,13 +205,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 def test_progress_off_a_terminal_is_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     lanes = Lanes([5])
     network = Regression(lanes)
-    train(network, lanes, one_stage()(network), seed=5, sitting=Sitting("cpu", progress=True), identity={})
+    train(network, lanes, one_stage()(network), seed=5, config=TrainerConfig("cpu", progress=True), identity={})
     assert "only: epoch 3/3  train_mse" in capsys.readouterr().err
 
 
 def test_an_unknown_device_is_named() -> None:
     with pytest.raises(InputError, match="cannot train on device 'abacus' .*: try 'cpu'"):
-        Sitting("abacus").fabric()
+        TrainerConfig("abacus").fabric()
 
 
 def test_the_callers_arithmetic_keeps_its_denormal_numbers() -> None:

@@ -16,7 +16,7 @@ import multipert as mp
 from multipert.models.losses import mean_squared_error
 from multipert.networks import FilmAutoencoder, Lanes, Precision
 from multipert.networks.layers import WIDE
-from multipert.training import Batch, Batches, Examples, Interrupted, Optimiser, Sitting, Stage, Update, train
+from multipert.training import Batch, Batches, Examples, Interrupted, Optimiser, Stage, TrainerConfig, Update, train
 
 GENES = WIDE + 6
 X = csr_matrix(np.random.default_rng(0).poisson(0.05, (96, GENES)).astype(np.float32))
@@ -44,8 +44,8 @@ def fitted(
         return {"mse": mean_squared_error(decoded, batch.cells["x"])}
 
     stage = Stage("only", Batches(EXAMPLES, 16), 8, [Update(Optimiser([network], 0.01), loss)])
-    sitting = Sitting("cpu", folder, progress=False, precision=precision)
-    history = train(network, lanes, [stage], seed=3, sitting=sitting, identity={})
+    config = TrainerConfig("cpu", folder, progress=False, precision=precision)
+    history = train(network, lanes, [stage], seed=3, config=config, identity={})
     return network.state_dict(), float(history.rows[-1]["train_mse"])
 
 

@@ -14,8 +14,8 @@ from multipert.training import (
     Examples,
     Optimiser,
     SideBySide,
-    Sitting,
     Stage,
+    TrainerConfig,
     Update,
     step_decay,
     train,
@@ -73,7 +73,7 @@ class Regression(torch.nn.Module):
 
 
 def fitted(stage: Stage, network: Regression, lanes: Lanes) -> dict[str, float | int | str]:
-    return train(network, lanes, [stage], seed=5, sitting=Sitting("cpu", progress=False), identity={}).rows[-1]
+    return train(network, lanes, [stage], seed=5, config=TrainerConfig("cpu", progress=False), identity={}).rows[-1]
 
 
 def test_several_optimisers_follow_one_loss_each_in_its_own_way() -> None:

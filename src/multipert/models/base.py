@@ -6,33 +6,35 @@ import json
 import platform
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from anndata import AnnData
 from scipy.sparse import csr_matrix
-from torch import Tensor, nn
 
 from multipert.data import Keys, PerturbationData, Split, leave_context_out, offer, train_on_everything
 from multipert.data.alignment import read_aligned
 from multipert.errors import InputError
 from multipert.models.parameters import NoParameters, resolve
 from multipert.models.run_folder import FittedModel, check_free, write_run
-from multipert.networks import Lanes, Precision, SparseBatch
-from multipert.training import History, Sitting, Stage, sparse_batch, train_lanes
+from multipert.training import History, TrainerConfig
 
-PREDICTED_AT_ONCE = 1024
-"""Cells that pass through a network together at prediction."""
+if TYPE_CHECKING:  # none of it is needed before a network is
+    from torch import nn
+
+    from multipert.networks import Precision
+
+Arrays = dict[str, npt.NDArray[Any]]
+"""What a model learnt, by name."""
 
 
 @dataclass(frozen=True)
-class Scope:
+class FitMetadata:
     """What a fitted model knows of the world it was fitted in.
 
     Attributes
@@ -62,8 +64,8 @@ class Scope:
     fingerprint: str
 
     @classmethod
-    def of(cls, data: PerturbationData, split: Split) -> "Scope":
-        """The scope of a fit to ``data``."""
+    def of(cls, data: PerturbationData, split: Split) -> Self:
+        """The metadata of a fit to ``data``."""
         return cls(
             tuple(data.genes),
             data.conditions,
@@ -80,7 +82,7 @@ class Scope:
             raise InputError(f"the model knows no perturbation {name!r}; {offer(name, known)}")
 
     @classmethod
-    def from_json(cls, text: Mapping[str, Any]) -> "Scope":
+    def from_json(cls, text: Mapping[str, Any]) -> Self:
         """Read what ``dataclasses.asdict`` wrote."""
         return cls(
             tuple(text["genes"]),
@@ -117,12 +119,12 @@ class Model(ABC):
     ----------
     parameters
         All values, after the preset and the changes.
-    scope_
+    metadata_
         What it was fitted to.
     history_
         Losses, epoch by epoch; empty for a model without training.
     seconds_fit_
-        Seconds the fit took, over all sittings; of fits made together, its share.
+        Seconds the fit took, over all starts; of fits made together, its share.
     """
 
     name: ClassVar[str]
@@ -141,7 +143,7 @@ class Model(ABC):
     """One line: what training minimises."""
     Parameters: ClassVar[type] = NoParameters
 
-    scope_: Scope
+    metadata_: FitMetadata
     history_: History
     seconds_fit_: float
 
@@ -156,20 +158,22 @@ class Model(ABC):
     # What a method says of itself.
 
     @abstractmethod
-    def _learn(self, data: PerturbationData, split: Split, sitting: Sitting, identity: Mapping[str, Any]) -> History:
-        """Learn from the training cells; whatever is learnt must be in :meth:`_tensors`."""
+    def _learn(
+        self, data: PerturbationData, split: Split, config: TrainerConfig, identity: Mapping[str, Any]
+    ) -> History:
+        """Learn from the training cells; whatever is learnt must be in :meth:`_arrays`."""
 
     @abstractmethod
     def _predict(self, X: csr_matrix, groups: npt.NDArray[np.int64], condition: int) -> npt.NDArray[np.float32]:
         """Perturbed profiles (cells, genes) of control cells ``X``; cells of one context share a group number."""
 
     @abstractmethod
-    def _tensors(self) -> dict[str, Tensor]:
+    def _arrays(self) -> Arrays:
         """All that was learnt, by name."""
 
     @abstractmethod
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what :meth:`_tensors` gave."""
+    def _restore(self, arrays: Arrays) -> None:
+        """Take back what :meth:`_arrays` gave; :attr:`metadata_` and the parameters are as they were at the fit."""
 
     @property
     def n_parameters(self) -> int:
@@ -185,10 +189,10 @@ class Model(ABC):
         *,
         run: str | Path | None = None,
         device: str = "auto",
-        precision: Precision = "auto",
+        precision: "Precision" = "auto",
         progress: bool | None = None,
         tensorboard: bool = False,
-        on_epoch: Callable[[nn.Module, History], None] | None = None,
+        on_epoch: "Callable[[nn.Module, History], None] | None" = None,
     ) -> Self:
         """Learn how cells respond.
 
@@ -228,7 +232,7 @@ class Model(ABC):
         folder = check_free(Path(run)) if run is not None else None
         started = time.monotonic()
         identity = self._begin(data, split)
-        self.history_ = self._learn(data, split, Sitting(device, folder, progress, precision, on_epoch), identity)
+        self.history_ = self._learn(data, split, TrainerConfig(device, folder, progress, precision, on_epoch), identity)
         self.seconds_fit_ = max(time.monotonic() - started, self.history_.seconds)
         if folder is not None:
             self.save(folder)
@@ -239,7 +243,7 @@ class Model(ABC):
     def _begin(self, data: PerturbationData, split: Split) -> Mapping[str, Any]:
         """Take in what is to be learnt from; give what determines the fit, as JSON would give it back."""
         split.check(data)
-        self.scope_ = Scope.of(data, split)
+        self.metadata_ = FitMetadata.of(data, split)
         identity = {
             "model": self.name,
             "parameters": asdict(self.parameters),
@@ -281,16 +285,16 @@ class Model(ABC):
             If the model is not fitted, the perturbation is unknown, genes are missing, or the cells are not
             log-normalised control cells.
         """
-        scope = self._fitted()
-        scope.check_condition(perturbation, scope.conditions[1:])
-        cells = read_aligned(controls, scope.genes, scope.keys, missing_genes=missing_genes, controls_only=True)
-        predicted = self._predict(cells.X, cells.context, scope.conditions.index(perturbation))
+        metadata = self._fitted()
+        metadata.check_condition(perturbation, metadata.conditions[1:])
+        cells = read_aligned(controls, metadata.genes, metadata.keys, missing_genes=missing_genes, controls_only=True)
+        predicted = self._predict(cells.X, cells.context, metadata.conditions.index(perturbation))
         labels: dict[str, Any] = {
             column: pd.Categorical([label] * len(cells.obs)) if isinstance(label, str) else label
-            for column, label in scope.labels[perturbation].items()
+            for column, label in metadata.labels[perturbation].items()
         }
         obs = cells.obs.assign(**labels)
-        var = pd.DataFrame(index=pd.Index(scope.genes))
+        var = pd.DataFrame(index=pd.Index(metadata.genes))
         return AnnData(np.maximum(predicted, 0, dtype=np.float32), obs=obs, var=var)
 
     def training_data(self, adata: AnnData | str | Path) -> tuple[PerturbationData, Split]:
@@ -306,14 +310,16 @@ class Model(ABC):
         InputError
             If they are not the cells it was fitted to.
         """
-        scope = self._fitted()
-        data = PerturbationData.from_anndata(adata, **asdict(scope.keys))
-        if data.fingerprint != scope.fingerprint:
+        metadata = self._fitted()
+        data = PerturbationData.from_anndata(adata, **asdict(metadata.keys))
+        if data.fingerprint != metadata.fingerprint:
             raise InputError(
                 f"these are not the cells the model was fitted to (fingerprint {data.fingerprint}, "
-                f"not {scope.fingerprint}): give the same file"
+                f"not {metadata.fingerprint}): give the same file"
             )
-        return data, train_on_everything(data) if scope.held_out is None else leave_context_out(data, scope.held_out)
+        return data, train_on_everything(data) if metadata.held_out is None else leave_context_out(
+            data, metadata.held_out
+        )
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the fitted model as a run folder: ``model.safetensors``, ``model.json``, ``run.json``, ``history.csv``.
@@ -330,7 +336,7 @@ class Model(ABC):
         InputError
             If the model is not fitted, or the folder cannot be written or holds another run.
         """
-        scope = self._fitted()
+        metadata = self._fitted()
         parameters = asdict(self.parameters)
         versions = {
             package: importlib.metadata.version(package)
@@ -338,12 +344,12 @@ class Model(ABC):
         } | {"python": platform.python_version()}
         described = {"model": self.name, "preset": self.preset, "parameters": parameters, "seed": self.seed}
         fitted = FittedModel(
-            tensors=self._tensors(),
-            model={**described, "scope": asdict(scope), "versions": versions},
+            arrays=self._arrays(),
+            model={**described, "metadata": asdict(metadata), "versions": versions},
             run={
                 **described,
-                "held_out": scope.held_out,
-                "data_fingerprint": scope.fingerprint,
+                "held_out": metadata.held_out,
+                "data_fingerprint": metadata.fingerprint,
                 "seconds_fit": round(self.seconds_fit_, 3),
                 "steps": self.history_.steps,
                 "n_parameters": self.n_parameters,
@@ -358,169 +364,13 @@ class Model(ABC):
         """The model that was saved as ``fitted``."""
         described = fitted.model
         model = cls(preset=described["preset"], seed=described["seed"], **described["parameters"])
-        model.scope_ = Scope.from_json(described["scope"])
+        model.metadata_ = FitMetadata.from_json(described["metadata"])
         model.history_ = History.from_table(fitted.history)
         model.seconds_fit_ = fitted.run["seconds_fit"]
-        model._restore(fitted.tensors)
+        model._restore(fitted.arrays)
         return model
 
-    def _fitted(self) -> Scope:
-        if not hasattr(self, "scope_"):
+    def _fitted(self) -> FitMetadata:
+        if not hasattr(self, "metadata_"):
             raise InputError(f"this {type(self).__name__} is not fitted: call fit first")
-        return self.scope_
-
-
-class NetworkModel(Model):
-    """A model that is a network, trained in stages."""
-
-    tolerates_bfloat16: ClassVar[bool] = False
-    """Whether its accuracy was shown to hold with products in bfloat16: precision ``"auto"`` takes float32 if not."""
-
-    network_: nn.Module
-
-    @abstractmethod
-    def _network(self, lanes: Lanes, scope: Scope) -> nn.Module:
-        """The untrained network."""
-
-    @abstractmethod
-    def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
-        """How it is trained."""
-
-    def _learn(self, data: PerturbationData, split: Split, sitting: Sitting, identity: Mapping[str, Any]) -> History:
-        return learn_in_lanes([self], data, [split], sitting, identity)[0]
-
-    def planned_steps(self, data: PerturbationData, split: Split) -> int:
-        """How many steps a fit would take; fewer where a stage stops early."""
-        scope = Scope.of(data, split)
-        stages = self._stages(self._network(Lanes([self.seed]), scope), data, split)
-        return sum(stage.epochs * len(stage.batches) for stage in stages)
-
-    def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
-        """Read off the trained network what prediction needs, into buffers of its own."""
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return self.network_.state_dict()
-
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self.network_ = self._network(Lanes([self.seed]), self.scope_).eval()
-        self.network_.load_state_dict(tensors)
-
-    @property
-    def n_parameters(self) -> int:
-        """How many numbers training moved."""
-        return sum(parameter.numel() for parameter in self.network_.parameters())
-
-    def latent(self, adata: AnnData | str | Path, *, missing_genes: str = "error") -> npt.NDArray[np.float32]:
-        """Where cells lie in the model's latent space.
-
-        Parameters
-        ----------
-        adata
-            Log-normalised cells of any condition and context, or an h5ad file of them. Genes are matched by name.
-        missing_genes
-            As for :meth:`predict`.
-
-        Returns
-        -------
-        ndarray
-            (cells, latent), in the order of the cells.
-
-        Raises
-        ------
-        InputError
-            If the model is not fitted or has no latent space, or the cells cannot be read.
-        """
-        scope = self._fitted()
-        cells = read_aligned(adata, scope.genes, scope.keys, missing_genes=missing_genes)
-        return self._in_batches(cells.X, lambda x: self._encode(self.network_, x))
-
-    def _encode(self, network: Any, x: SparseBatch) -> Tensor:
-        """Latent vectors (lanes, cells, latent) of cells."""
-        raise InputError(f"{self.name} has no one latent space for all cells")
-
-    @torch.no_grad()
-    def _in_batches(self, X: csr_matrix, pass_on: Callable[[SparseBatch], Tensor]) -> npt.NDArray[np.float32]:
-        """What ``pass_on`` makes of all cells, (cells, features), a batch at a time."""
-        starts = range(0, X.shape[0], PREDICTED_AT_ONCE)
-        return np.concatenate([pass_on(sparse_batch(X[i : i + PREDICTED_AT_ONCE]))[0].numpy() for i in starts])
-
-
-def learn_in_lanes(
-    models: Sequence[NetworkModel],
-    data: PerturbationData,
-    splits: Sequence[Split],
-    sitting: Sitting,
-    identity: Mapping[str, Any],
-) -> list[History]:
-    """Train the networks of models of one class and equal parameters as the lanes of one; each comes out with its own.
-
-    Parameters
-    ----------
-    models
-        Their scopes are known; one model is one lane.
-    data
-        The cells.
-    splits
-        For each model, which of them train and validate.
-    sitting
-        Where it runs, and where checkpoints go.
-    identity
-        What determines the training.
-
-    Returns
-    -------
-    list of History
-        One for each model.
-    """
-    first = models[0]
-    if sitting.precision == "auto" and not first.tolerates_bfloat16:
-        sitting = replace(sitting, precision="float32")
-    lanes = Lanes([model.seed for model in models])
-    network = first._network(lanes, first.scope_)
-    if len(models) == 1:
-        first.network_ = network  # already, so that it can be asked for predictions while it is trained
-    stages = [model._stages(network, data, split) for model, split in zip(models, splits, strict=True)]
-    histories = train_lanes(network, lanes, stages, seeds=lanes.seeds, sitting=sitting, identity=identity)
-    tensors = network.state_dict()
-    for lane, (model, split) in enumerate(zip(models, splits, strict=True)):
-        if len(models) > 1:
-            model._restore({name: tensor[lane : lane + 1] for name, tensor in tensors.items()})
-        model._conclude(model.network_, data, split)
-    return histories
-
-
-class OneForEach(NetworkModel):
-    """A method for one perturbation at a time: one network for each, behind the same interface.
-
-    The networks stand side by side in one module and are trained one after another by the one loop.
-    """
-
-    family = "published"
-    serves = "one perturbation; a network for each"
-    network_: nn.ModuleList
-
-    @abstractmethod
-    def _one_network(self, lanes: Lanes, scope: Scope) -> nn.Module:
-        """The untrained network for one perturbation."""
-
-    @abstractmethod
-    def _one_training(self, network: Any, data: PerturbationData, split: Split, condition: int) -> list[Stage]:
-        """How the network of the perturbation with code ``condition`` is trained, on its cells and control cells."""
-
-    @abstractmethod
-    def _one_response(self, network: Any, X: csr_matrix, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Perturbed profiles (cells, genes) of control cells; cells of one context share a group number."""
-
-    def _network(self, lanes: Lanes, scope: Scope) -> nn.ModuleList:
-        return nn.ModuleList([self._one_network(lanes, scope) for _ in scope.conditions[1:]])
-
-    def _stages(self, network: nn.ModuleList, data: PerturbationData, split: Split) -> list[Stage]:
-        trained = enumerate(data.perturbations, start=1)
-        return [
-            replace(stage, name=f"{perturbation}: {stage.name}")
-            for condition, perturbation in trained
-            for stage in self._one_training(network[condition - 1], data, split, condition)
-        ]
-
-    def _predict(self, X: csr_matrix, groups: npt.NDArray[np.int64], condition: int) -> npt.NDArray[np.float32]:
-        return self._one_response(self.network_[condition - 1], X, groups)
+        return self.metadata_

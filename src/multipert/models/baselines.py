@@ -12,20 +12,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.sparse import csr_matrix
-from torch import Tensor
 
 from multipert.data import PerturbationData, Split
 from multipert.errors import InputError
-from multipert.models.base import Model
+from multipert.models.base import Arrays, Model
 from multipert.models.parameters import parameter
-from multipert.training import History, Sitting
+from multipert.training import History, TrainerConfig
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Baseline(Model):
@@ -36,7 +33,9 @@ class Baseline(Model):
 
     learnt_: Arrays
 
-    def _learn(self, data: PerturbationData, split: Split, sitting: Sitting, identity: Mapping[str, Any]) -> History:
+    def _learn(
+        self, data: PerturbationData, split: Split, config: TrainerConfig, identity: Mapping[str, Any]
+    ) -> History:
         # A baseline has nothing to validate: it looks at every cell that training may see.
         rows = np.concatenate([split.train, split.validation])
         self.learnt_ = self._learn_from(data, np.sort(rows))
@@ -46,11 +45,11 @@ class Baseline(Model):
         """What is learnt from the cells at ``rows``."""
         return {}
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(values) for name, values in self.learnt_.items()}
+    def _arrays(self) -> Arrays:
+        return self.learnt_
 
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        self.learnt_ = {name: tensor.numpy() for name, tensor in tensors.items()}
+    def _restore(self, arrays: Arrays) -> None:
+        self.learnt_ = arrays
 
 
 class NoChange(Baseline):
@@ -98,8 +97,9 @@ class ShiftBaseline(Baseline):
         # A context has a shift for all genes or for none.
         contexts = np.flatnonzero(~np.isnan(self.learnt_["shifts"][condition, :, 0]))
         if len(contexts) == 0:
+            perturbation = self.metadata_.conditions[condition]
             raise InputError(
-                f"training saw no context with both control cells and cells of {self.scope_.conditions[condition]!r}, "
+                f"training saw no context with both control cells and cells of {perturbation!r}, "
                 f"so {self.name} cannot tell what it does: choose another perturbation, or bring such a context"
             )
         controls = self.learnt_["controls"][contexts]

@@ -28,8 +28,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from multipert.data import PerturbationData, Split
-from multipert.models.base import NetworkModel, Scope
+from multipert.models.base import FitMetadata
 from multipert.models.losses import cross_entropy, mean_squared_error
+from multipert.models.network_model import NetworkModel
 from multipert.models.pairing import pair
 from multipert.models.parameters import parameter
 from multipert.networks import (
@@ -79,20 +80,20 @@ class FilmModel(NetworkModel):
     def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
         """What it is trained to."""
 
-    def _network(self, lanes: Lanes, scope: Scope) -> FilmAutoencoder:
-        return self._autoencoder(FilmAutoencoder, lanes, scope)
+    def _network(self, lanes: Lanes, metadata: FitMetadata) -> FilmAutoencoder:
+        return self._autoencoder(FilmAutoencoder, lanes, metadata)
 
-    def _autoencoder(self, kind: type[FilmAutoencoder], lanes: Lanes, scope: Scope) -> FilmAutoencoder:
+    def _autoencoder(self, kind: type[FilmAutoencoder], lanes: Lanes, metadata: FitMetadata) -> FilmAutoencoder:
         p = self.parameters
         return kind(
             lanes,
-            len(scope.genes),
-            len(scope.conditions),
+            len(metadata.genes),
+            len(metadata.conditions),
             hidden=p.hidden,
             latent=p.latent,
             mask=p.mask,
             dropout=p.dropout,
-            film_hidden=p.film_hidden if len(scope.conditions) > 2 else (),
+            film_hidden=p.film_hidden if len(metadata.conditions) > 2 else (),
         )
 
     def _loss(self, network: Any, batch: Batch) -> Terms:
@@ -149,9 +150,9 @@ class FilmModel(NetworkModel):
         InputError
             If the model is not fitted or the condition is unknown.
         """
-        scope = self._fitted()
-        scope.check_condition(perturbation, scope.conditions)
-        code = scope.conditions.index(perturbation)
+        metadata = self._fitted()
+        metadata.check_condition(perturbation, metadata.conditions)
+        code = metadata.conditions.index(perturbation)
         coefficients = (film.coefficients() for film in self.network_.films())
         return [(gamma[0, code].numpy(), beta[0, code].numpy()) for gamma, beta in coefficients]
 
@@ -224,8 +225,8 @@ class Variational(FilmModel):
     loss = "mean squared error over all elements + beta * batch size / training cells * KL(z || N(0, I))"
     Parameters = VariationalParameters
 
-    def _network(self, lanes: Lanes, scope: Scope) -> FilmAutoencoder:
-        return self._autoencoder(FilmVariationalAutoencoder, lanes, scope)
+    def _network(self, lanes: Lanes, metadata: FitMetadata) -> FilmAutoencoder:
+        return self._autoencoder(FilmVariationalAutoencoder, lanes, metadata)
 
     def _stage(self, name: str, network: Any, training: Examples, validation: Examples, epochs: int) -> Stage:
         # Lanes differ in how many cells train them, so the number goes with the cells.
@@ -301,9 +302,9 @@ class Adversarial(MTAe):
     def _deceive(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The autoencoder's adversarial loss on ``z``, and whether the batch has any (0 or 1): one number a lane."""
 
-    def _network(self, lanes: Lanes, scope: Scope) -> FilmAutoencoder:
+    def _network(self, lanes: Lanes, metadata: FitMetadata) -> FilmAutoencoder:
         p = self.parameters
-        network = self._autoencoder(AdversarialAutoencoder, lanes, scope)
+        network = self._autoencoder(AdversarialAutoencoder, lanes, metadata)
         network.discriminator = LatentDiscriminator(
             lanes, p.latent, hidden=p.discriminator_hidden, dropout=p.discriminator_dropout
         )

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.numpy import load_file, save_file
 
 from multipert.data import atomic_path, check_writable, write_text
 from multipert.errors import InputError
-from multipert.training import remove_checkpoint
+from multipert.training import CHECKPOINT
 
 FORMAT = 1
 """Version of the folder's layout; a reader refuses a newer one."""
@@ -24,7 +25,7 @@ class FittedModel:
 
     Attributes
     ----------
-    tensors
+    arrays
         All that was learnt (``model.safetensors``).
     model
         What the model is and what it was fitted to (``model.json``).
@@ -34,7 +35,7 @@ class FittedModel:
         Losses, epoch by epoch (``history.csv``).
     """
 
-    tensors: dict[str, Tensor]
+    arrays: dict[str, npt.NDArray[Any]]
     model: dict[str, Any]
     run: dict[str, Any]
     history: pd.DataFrame
@@ -64,11 +65,11 @@ def write_run(folder: Path, fitted: FittedModel, *, overwrite: bool) -> None:
         (folder / "model.json").unlink(missing_ok=True)
     check_free(folder)
     with atomic_path(folder / "model.safetensors") as path:
-        save_file({name: tensor.contiguous() for name, tensor in fitted.tensors.items()}, path)
+        save_file({name: np.asarray(array, order="C") for name, array in fitted.arrays.items()}, path)
     write_text(folder / "history.csv", fitted.history.to_csv(index=False))
     write_text(folder / "run.json", json.dumps(fitted.run, indent=2))
     write_text(folder / "model.json", json.dumps({"format": FORMAT, **fitted.model}, indent=1))
-    remove_checkpoint(folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def read_run(folder: Path) -> FittedModel:
@@ -86,7 +87,7 @@ def read_run(folder: Path) -> FittedModel:
         if model["format"] > FORMAT:
             raise InputError(f"{folder} was written by multipert {model['versions']['multipert']}: update to read it")
         return FittedModel(
-            tensors=load_file(folder / "model.safetensors"),
+            arrays=load_file(folder / "model.safetensors"),
             model=model,
             run=json.loads((folder / "run.json").read_text("utf-8")),
             history=pd.read_csv(folder / "history.csv"),

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from multipert.data import PerturbationData, Split
 from multipert.errors import InputError
-from multipert.models.base import OneForEach, Scope
+from multipert.models.base import FitMetadata
 from multipert.models.losses import cross_entropy, mean_squared_error
+from multipert.models.network_model import OneForEach
 from multipert.models.pairing import pair
 from multipert.models.parameters import parameter
 from multipert.networks import (
@@ -209,8 +210,8 @@ class ScButterfly(OneForEach):
 
     parameters: ScButterflyParameters
 
-    def _one_network(self, lanes: Lanes, scope: Scope) -> Butterfly:
-        return Butterfly(lanes, len(scope.genes), self.parameters)
+    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> Butterfly:
+        return Butterfly(lanes, len(metadata.genes), self.parameters)
 
     def _one_training(self, network: Butterfly, data: PerturbationData, split: Split, condition: int) -> list[Stage]:
         p = self.parameters

@@ -21,7 +21,8 @@ from torch import Tensor
 from multipert.data import PerturbationData, Split
 from multipert.data.alignment import read_aligned
 from multipert.errors import InputError
-from multipert.models.base import OneForEach, Scope
+from multipert.models.base import FitMetadata
+from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
 from multipert.networks import Lanes, VariationalAutoencoder, kl_divergence
 from multipert.training import Batch, Batches, Examples, Optimiser, Stage, Terms, Update
@@ -61,13 +62,13 @@ class LatentArithmetic(OneForEach):
     parameters: Any
 
     @abstractmethod
-    def _one_network(self, lanes: Lanes, scope: Scope) -> VariationalAutoencoder:
+    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> VariationalAutoencoder:
         """The untrained autoencoder, with room for what is read off it after training."""
 
-    def _autoencoder(self, kind: type[Network], lanes: Lanes, scope: Scope, **options: Any) -> Network:
+    def _autoencoder(self, kind: type[Network], lanes: Lanes, metadata: FitMetadata, **options: Any) -> Network:
         p = self.parameters
         shape = {"hidden": p.hidden, "layers": p.layers, "latent": p.latent, "dropout": p.dropout}
-        return kind(lanes, len(scope.genes), **shape, **options)
+        return kind(lanes, len(metadata.genes), **shape, **options)
 
     def _serving(self, condition: int) -> Any:
         """The network that serves a condition."""
@@ -137,16 +138,16 @@ class LatentArithmetic(OneForEach):
             If the model is not fitted, the perturbation is unknown or needed and not given, or the cells cannot be
             read.
         """
-        scope = self._fitted()
+        metadata = self._fitted()
         if perturbation is None and len(self.network_) > 1:
             raise InputError(
                 f"{self.name} has a latent space for each of {len(self.network_)} perturbations: name one of them, "
-                f"as in latent(cells, {scope.conditions[1]!r})"
+                f"as in latent(cells, {metadata.conditions[1]!r})"
             )
-        perturbation = scope.conditions[1] if perturbation is None else perturbation
-        scope.check_condition(perturbation, scope.conditions[1:])
-        network = self._serving(scope.conditions.index(perturbation))
-        cells = read_aligned(adata, scope.genes, scope.keys, missing_genes=missing_genes)
+        perturbation = metadata.conditions[1] if perturbation is None else perturbation
+        metadata.check_condition(perturbation, metadata.conditions[1:])
+        network = self._serving(metadata.conditions.index(perturbation))
+        cells = read_aligned(adata, metadata.genes, metadata.keys, missing_genes=missing_genes)
         return self._in_batches(cells.X, network.encode)
 
 
@@ -181,8 +182,8 @@ class ScGen(LatentArithmetic):
     source = "Lotfollahi et al., scGen predicts single-cell perturbation responses, Nature Methods 2019"
     Parameters = ScGenParameters
 
-    def _one_network(self, lanes: Lanes, scope: Scope) -> MovingAutoencoder:
-        network = self._autoencoder(MovingAutoencoder, lanes, scope)
+    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> MovingAutoencoder:
+        network = self._autoencoder(MovingAutoencoder, lanes, metadata)
         network.register_buffer("delta", torch.full((len(lanes), 1, self.parameters.latent), torch.nan))
         return network
 

@@ -19,8 +19,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from multipert.data import PerturbationData, Split
-from multipert.models.base import OneForEach, Scope
+from multipert.models.base import FitMetadata
 from multipert.models.losses import cross_entropy, mean_squared_error
+from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
 from multipert.networks import (
     MLP,
@@ -135,8 +136,8 @@ class ScPreGAN(OneForEach):
 
     parameters: ScPreGANParameters
 
-    def _one_network(self, lanes: Lanes, scope: Scope) -> CrossGenerator:
-        return CrossGenerator(lanes, len(scope.genes), len(scope.contexts), self.parameters)
+    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> CrossGenerator:
+        return CrossGenerator(lanes, len(metadata.genes), len(metadata.contexts), self.parameters)
 
     def _one_training(
         self, network: CrossGenerator, data: PerturbationData, split: Split, condition: int

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from multipert.data import PerturbationData, Split, offer
 from multipert.errors import InputError
-from multipert.models.base import PREDICTED_AT_ONCE, Scope
+from multipert.models.base import FitMetadata
+from multipert.models.network_model import PREDICTED_AT_ONCE
 from multipert.models.parameters import parameter
 from multipert.models.scgen import LatentArithmetic, LatentArithmeticParameters, visible
 from multipert.networks import Lanes, VariationalAutoencoder
@@ -78,11 +79,11 @@ class ScVIDR(LatentArithmetic):
     )
     Parameters = ScVIDRParameters
 
-    def _one_network(self, lanes: Lanes, scope: Scope) -> ContextAutoencoder:
+    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> ContextAutoencoder:
         p = self.parameters
-        network = self._autoencoder(ContextAutoencoder, lanes, scope, share_hidden=p.share_hidden)
+        network = self._autoencoder(ContextAutoencoder, lanes, metadata, share_hidden=p.share_hidden)
         for name in ("centroids", "deltas"):
-            network.register_buffer(name, torch.full((len(lanes), len(scope.contexts), p.latent), torch.nan))
+            network.register_buffer(name, torch.full((len(lanes), len(metadata.contexts), p.latent), torch.nan))
         for name in ("lowest", "highest"):
             network.register_buffer(name, torch.zeros(len(lanes), p.latent))
         return network
@@ -157,15 +158,15 @@ class ScVIDR(LatentArithmetic):
         ----------
         Kana et al., Patterns 4(8), 2023; the norms and the penalty are those of its published code.
         """
-        scope = self._fitted()
-        scope.check_condition(perturbation, scope.conditions[1:])
-        context = scope.held_out if context is None else context
-        if context is not None and context not in scope.contexts:
-            raise InputError(f"the model knows no context {context!r}; {offer(context, scope.contexts)}")
-        code = scope.conditions.index(perturbation)
+        metadata = self._fitted()
+        metadata.check_condition(perturbation, metadata.conditions[1:])
+        context = metadata.held_out if context is None else context
+        if context is not None and context not in metadata.contexts:
+            raise InputError(f"the model knows no context {context!r}; {offer(context, metadata.contexts)}")
+        code = metadata.conditions.index(perturbation)
         network = self._serving(code)
         centroids, deltas = network.centroids[0].numpy(), network.deltas[0].numpy()
-        centroid = np.nanmean(centroids, axis=0) if context is None else centroids[scope.contexts.index(context)]
+        centroid = np.nanmean(centroids, axis=0) if context is None else centroids[metadata.contexts.index(context)]
         delta = self._share(code) * regressed_delta(centroid, centroids, deltas)
         if np.isnan(delta).any():
             raise InputError(
@@ -178,7 +179,7 @@ class ScVIDR(LatentArithmetic):
         coefficients = weighted_ridge(drawn, decoded(network, drawn), 1 / cosine_distances(drawn, delta))
         norm = np.linalg.norm(coefficients, axis=0)
         scores = np.divide(coefficients, norm, out=np.zeros_like(coefficients), where=norm > 0) @ delta
-        return pd.Series(scores, index=pd.Index(scope.genes), name=perturbation).sort_values(
+        return pd.Series(scores, index=pd.Index(metadata.genes), name=perturbation).sort_values(
             key=np.abs, ascending=False, kind="stable"
         )
 
@@ -195,40 +196,40 @@ class ScVIDRDose(ScVIDR):
     serves = "all doses of one compound; a network for each"
     assumes = "as scvidr, and a lower dose goes part of the same way, by log(1 + dose)"
 
-    def _network(self, lanes: Lanes, scope: Scope) -> nn.ModuleList:
-        return nn.ModuleList([self._one_network(lanes, scope) for _ in compounds(scope)])
+    def _network(self, lanes: Lanes, metadata: FitMetadata) -> nn.ModuleList:
+        return nn.ModuleList([self._one_network(lanes, metadata) for _ in compounds(metadata)])
 
     def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
-        if self.scope_.keys.dose_key is None:
+        if self.metadata_.keys.dose_key is None:
             _log.warning("scvidr-dose: the data name no doses (no dose key), so this fit is the same as scvidr's")
         return [
             replace(stage, name=f"{compound}: {stage.name}")
-            for one, (compound, doses) in zip(network, compounds(self.scope_).items(), strict=True)
+            for one, (compound, doses) in zip(network, compounds(self.metadata_).items(), strict=True)
             for stage in self._training(one, data, split, list(doses))
         ]
 
     def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
-        for one, doses in zip(network, compounds(self.scope_).values(), strict=True):
+        for one, doses in zip(network, compounds(self.metadata_).values(), strict=True):
             self._survey(one, data, split, list(doses), max(doses, key=doses.__getitem__))
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> Floats:
         return self._respond(self._serving(condition), X, groups, self._share(condition))
 
     def _serving(self, condition: int) -> Any:
-        known = zip(self.network_, compounds(self.scope_).values(), strict=True)
+        known = zip(self.network_, compounds(self.metadata_).values(), strict=True)
         return next(network for network, doses in known if condition in doses)
 
     def _share(self, condition: int) -> float:
-        doses = next(doses for doses in compounds(self.scope_).values() if condition in doses)
+        doses = next(doses for doses in compounds(self.metadata_).values() if condition in doses)
         return float(np.log1p(doses[condition]) / np.log1p(max(doses.values())))
 
 
-def compounds(scope: Scope) -> dict[str, dict[int, float]]:
+def compounds(metadata: FitMetadata) -> dict[str, dict[int, float]]:
     """The dose of each condition, by code, of each compound; 1 where the data have no doses."""
-    key = scope.keys.dose_key
+    key = metadata.keys.dose_key
     found: dict[str, dict[int, float]] = {}
-    for code, condition in enumerate(scope.conditions[1:], start=1):
-        labels: Mapping[str, Any] = scope.labels[condition]
+    for code, condition in enumerate(metadata.conditions[1:], start=1):
+        labels: Mapping[str, Any] = metadata.labels[condition]
         compound, dose = (condition, 1.0) if key is None else (condition.rpartition("@")[0], labels[key])
         found.setdefault(compound, {})[code] = dose
     return found

@@ -7,9 +7,10 @@ import torch
 
 from multipert.data import PerturbationData, Split, train_on_everything
 from multipert.errors import InputError
-from multipert.models.base import Model, NetworkModel, Scope, learn_in_lanes
+from multipert.models.base import FitMetadata, Model
+from multipert.models.network_model import NetworkModel, learn_in_lanes
 from multipert.networks import Lanes, Precision
-from multipert.training import Sitting
+from multipert.training import TrainerConfig
 
 MOST = 32
 """Fits at once, at most: with so many, a GPU has enough to do in every step."""
@@ -63,8 +64,8 @@ def fit_together(
     divided = [train_on_everything(data) if split is None else split for split in splits]
     for model, split in zip(networks, divided, strict=True):
         model._begin(data, split)
-    sitting = Sitting(device, progress=progress, precision=precision)
-    histories = learn_in_lanes(networks, data, divided, sitting, {})
+    config = TrainerConfig(device, progress=progress, precision=precision)
+    histories = learn_in_lanes(networks, data, divided, config, {})
     seconds = (time.monotonic() - started) / len(models)
     for model, history in zip(networks, histories, strict=True):
         model.history_, model.seconds_fit_ = history, seconds
@@ -90,10 +91,10 @@ def lanes_at_once(model: Model, data: PerturbationData, *, device: str = "auto")
     InputError
         If this machine has no such device.
     """
-    place = Sitting(device).fabric().device
+    place = TrainerConfig(device).fabric().device
     if place.type != "cuda" or not isinstance(model, NetworkModel):
         return 1
-    network = model._network(Lanes([model.seed]), Scope.of(data, train_on_everything(data)))
+    network = model._network(Lanes([model.seed]), FitMetadata.of(data, train_on_everything(data)))
     weights = sum(parameter.numel() for parameter in network.parameters())
     lane = 4 * (_COPIES * weights + _PROFILES * len(data.genes))
     return max(1, min(MOST, torch.cuda.mem_get_info(place)[0] // lane))

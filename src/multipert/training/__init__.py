@@ -1,30 +1,6 @@
 """The one loop every network is trained by, and what it is told: stages, batches, optimisers."""
 
-from multipert.training.batches import Batch, Batches, Examples, Handout, SideBySide, in_order, sparse_batch
-from multipert.training.checkpoint import remove_checkpoint
-from multipert.training.history import History
-from multipert.training.loop import Interrupted, Sitting, train, train_lanes
-from multipert.training.stages import Optimiser, Stage, Terms, Update, constant, step_decay, warmup
+import lazy_loader
 
-__all__ = [
-    "Batch",
-    "Batches",
-    "Examples",
-    "Handout",
-    "History",
-    "Interrupted",
-    "Optimiser",
-    "SideBySide",
-    "Sitting",
-    "Stage",
-    "Terms",
-    "Update",
-    "constant",
-    "in_order",
-    "remove_checkpoint",
-    "sparse_batch",
-    "step_decay",
-    "train",
-    "train_lanes",
-    "warmup",
-]
+# What __init__.pyi names is imported when it is first asked for: a baseline never waits for torch.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

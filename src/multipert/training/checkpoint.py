@@ -15,8 +15,7 @@ from torch import Tensor
 
 from multipert.data import atomic_path
 from multipert.errors import InputError
-
-FILE = "checkpoint.safetensors"
+from multipert.training.config import CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Checkpoint:
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint into ``folder``, replacing the last one only once it is whole."""
-        with atomic_path(folder / FILE) as path:
+        with atomic_path(folder / CHECKPOINT) as path:
             text = json.dumps({"identity": self.identity, "position": self.position})
             save_file(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()},
@@ -56,7 +55,7 @@ class Checkpoint:
         InputError
             If the file is damaged.
         """
-        path = folder / FILE
+        path = folder / CHECKPOINT
         if not path.exists():
             return None
         try:
@@ -66,11 +65,6 @@ class Checkpoint:
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is no checkpoint that can be read ({error}): delete it to start anew") from error
         return cls(training["identity"], training["position"], tensors)
-
-
-def remove_checkpoint(folder: Path) -> None:
-    """Forget the training that ``folder`` holds: it ended."""
-    (folder / FILE).unlink(missing_ok=True)
 
 
 def within(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ class History:
 
     @property
     def seconds(self) -> float:
-        """Time spent in training up to the last row, over all sittings."""
+        """Time spent in training up to the last row, over all starts."""
         return float(self.rows[-1]["seconds"]) if self.rows else 0.0
 
     @property

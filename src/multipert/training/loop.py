@@ -4,18 +4,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from multipert.errors import InputError
-from multipert.networks import Lanes, Precision, set_precision
+from multipert.networks import Lanes, set_precision
 from multipert.training.batches import Batch, Feed, Loader, in_order
 from multipert.training.checkpoint import Checkpoint, under, within
+from multipert.training.config import Interrupted, TrainerConfig
 from multipert.training.history import History
 from multipert.training.lane_optimiser import LaneOptimiser
 from multipert.training.memory import keep_freed_memory
@@ -34,51 +33,6 @@ HEARS_CTRL_C_WITHIN = 0.1
 
 STREAM = "stream"
 """Under which name a lane that is done keeps its random stream, beside what it keeps of the network."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was stopped by Ctrl-C; where it has a folder, the same call goes on from the checkpoint there."""
-
-
-@dataclass(frozen=True)
-class Sitting:
-    """How and where a training runs; nothing in it changes the result, but for the arithmetic of the device.
-
-    Parameters
-    ----------
-    device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``: the accelerator's name in Lightning Fabric. ``"cuda:1"`` is the
-        second GPU.
-    folder
-        Where checkpoints go; without one, nothing is written and nothing resumed.
-    progress
-        Whether to show progress; by default only on a terminal.
-    precision
-        Number format of the largest products: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
-    on_epoch
-        Called after each epoch with the network, in evaluation mode and of one lane, and its history so far. The
-        time it takes does not count.
-    """
-
-    device: str = "auto"
-    folder: Path | None = None
-    progress: bool | None = None
-    precision: Precision = "auto"
-    on_epoch: Callable[[nn.Module, History], None] | None = None
-
-    def fabric(self) -> Fabric:
-        """The device, set up.
-
-        Raises
-        ------
-        InputError
-            If this machine has no such device.
-        """
-        accelerator, _, number = self.device.partition(":")
-        try:
-            return Fabric(accelerator=accelerator, devices=[int(number)] if number else 1)
-        except Exception as error:  # Lightning raises its own kinds, none of them public
-            raise InputError(f"this machine cannot train on device {self.device!r} ({error}): try 'cpu'") from error
 
 
 @dataclass
@@ -126,11 +80,11 @@ def train(
     stages: Sequence[Stage],
     *,
     seed: int,
-    sitting: Sitting,
+    config: TrainerConfig,
     identity: Mapping[str, Any],
 ) -> History:
     """Train a network of one lane; see :func:`train_lanes`."""
-    return train_lanes(network, lanes, [stages], seeds=[seed], sitting=sitting, identity=identity)[0]
+    return train_lanes(network, lanes, [stages], seeds=[seed], config=config, identity=identity)[0]
 
 
 def train_lanes(
@@ -139,10 +93,10 @@ def train_lanes(
     stages: Sequence[Sequence[Stage]],
     *,
     seeds: Sequence[int],
-    sitting: Sitting,
+    config: TrainerConfig,
     identity: Mapping[str, Any],
 ) -> list[History]:
-    """Train ``network`` through ``stages``; go on from the checkpoint in the sitting's folder if there is one.
+    """Train ``network`` through ``stages``; go on from the checkpoint in the folder of ``config`` if there is one.
 
     The lanes go in lockstep: a step moves all of them, each by a batch of its own. A lane with fewer batches to an
     epoch is sooner through its epochs, and one may stop early; it then stands still until the last is done with the
@@ -159,7 +113,7 @@ def train_lanes(
         first lane, and see all lanes at once; what is measured on validation examples is each lane's own.
     seeds
         For each lane, of the order of its batches.
-    sitting
+    config
         Where it runs, and where checkpoints go.
     identity
         What determines this training; a checkpoint of another identity is refused.
@@ -178,7 +132,7 @@ def train_lanes(
     """
     keep_freed_memory()
     release_threads()
-    training = _Training(network, lanes, stages, seeds, sitting, identity)
+    training = _Training(network, lanes, stages, seeds, config, identity)
     # A thread of its own, for two reasons. Adam's moments of genes that are seldom seen decay into denormal numbers,
     # which slow a step down several times unless flushed to zero; that is a setting of the thread (and of the pool of
     # threads it starts), and the caller's arithmetic is not ours to change. And Ctrl-C reaches the caller's thread
@@ -207,7 +161,7 @@ class _Training:
         lanes: Lanes,
         stages: Sequence[Sequence[Stage]],
         seeds: Sequence[int],
-        sitting: Sitting,
+        config: TrainerConfig,
         identity: Mapping[str, Any],
     ) -> None:
         shapes = {tuple((stage.name, stage.batches.size, len(stage.updates)) for stage in own) for own in stages}
@@ -216,15 +170,15 @@ class _Training:
                 "these fits do not go through the same stages (one of them lacks the cells for some), so that they "
                 "cannot be trained together: fit them one by one"
             )
-        self.fabric = sitting.fabric()
+        self.fabric = config.fabric()
         self.network = network.to(self.fabric.device)
-        set_precision(network, sitting.precision, self.fabric.device)
+        set_precision(network, config.precision, self.fabric.device)
         self.streams = lanes
         lanes.to(self.fabric.device)
         self.loader = Loader(self.fabric.device)
         self.lanes = [_Lane(n, own, seed) for n, (own, seed) in enumerate(zip(stages, seeds, strict=True))]
         self.stages = stages[0]
-        self.sitting, self.identity = sitting, identity
+        self.config, self.identity = config, identity
         self.optimisers: dict[Optimiser, LaneOptimiser] = {}
         self.stage = self.step = 0
         self.sums: dict[str, Tensor] = {}
@@ -234,7 +188,7 @@ class _Training:
 
     @property
     def seconds(self) -> float:
-        """Time in training, over all sittings."""
+        """Time in training, over all starts."""
         return self.seconds_before + time.monotonic() - self.started
 
     @property
@@ -255,7 +209,7 @@ class _Training:
     def run(self) -> list[History]:
         """Go through what is left of every stage."""
         self._resume()
-        with TrainingProgress(self.sitting.progress) as progress:
+        with TrainingProgress(self.config.progress) as progress:
             while self.unfinished:
                 self._run_stage(self.stages[self.stage], progress)
                 self._end_stage()
@@ -321,7 +275,7 @@ class _Training:
         lane.epoch += 1
         lane.steps += length
         lane.history.add(stage.name, lane.epoch, lane.steps, self.seconds / len(self.lanes), read)
-        if (on_epoch := self.sitting.on_epoch) is not None:
+        if (on_epoch := self.config.on_epoch) is not None:
             before = time.monotonic()
             self._as_one(lane, lambda: on_epoch(self.network, lane.history))
             self.started += time.monotonic() - before
@@ -403,7 +357,7 @@ class _Training:
             state[name][lane.number] = tensor
 
     def _checkpoint(self) -> None:
-        if self.sitting.folder is None:
+        if self.config.folder is None:
             return
         tensors = under("network", self.network.state_dict()) | {"lanes": self.streams.state()}
         for number, named in enumerate(self._named()):
@@ -428,17 +382,17 @@ class _Training:
                 for lane in self.lanes
             ],
         }
-        Checkpoint(self.identity, position, tensors).save(self.sitting.folder)
+        Checkpoint(self.identity, position, tensors).save(self.config.folder)
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
-        checkpoint = Checkpoint.load(self.sitting.folder) if self.sitting.folder else None
+        checkpoint = Checkpoint.load(self.config.folder) if self.config.folder else None
         if checkpoint is None:
             return
         if checkpoint.identity != self.identity:
             differing = [key for key in self.identity if checkpoint.identity.get(key) != self.identity[key]]
             raise InputError(
-                f"{self.sitting.folder} holds an unfinished training with other {', '.join(differing)}: "
+                f"{self.config.folder} holds an unfinished training with other {', '.join(differing)}: "
                 "repeat that call to finish it, or choose another folder"
             )
         tensors, position = checkpoint.tensors, checkpoint.position

@@ -18,8 +18,8 @@ from multipert.training import (
     Examples,
     History,
     Optimiser,
-    Sitting,
     Stage,
+    TrainerConfig,
     Update,
     loop,
     train,
@@ -51,10 +51,10 @@ def stages(network: Regression, cells: int = 40, **options: Any) -> list[Stage]:
     ]
 
 
-def run(sitting: Sitting) -> tuple[Regression, History]:
+def run(config: TrainerConfig) -> tuple[Regression, History]:
     lanes = Lanes([5])
     network = Regression(lanes)
-    return network, train(network, lanes, stages(network), seed=5, sitting=sitting, identity={})
+    return network, train(network, lanes, stages(network), seed=5, config=config, identity={})
 
 
 def test_each_epoch_can_be_looked_at_and_the_time_that_takes_does_not_count() -> None:
@@ -65,13 +65,13 @@ def test_each_epoch_can_be_looked_at_and_the_time_that_takes_does_not_count() ->
         assert isinstance(network, Regression)
         seen.append((len(history), network.training, network.second.weight.sum().item()))
 
-    network, history = run(Sitting("cpu", progress=False, on_epoch=look))
+    network, history = run(TrainerConfig("cpu", progress=False, on_epoch=look))
     assert [rows for rows, _, _ in seen] == [1, 2, 3, 4, 5]
     assert not any(training for _, training, _ in seen)
     assert len({weight for _, _, weight in seen}) == 5
     assert seen[-1][2] == network.second.weight.sum().item()
     assert history.seconds < 0.8
-    undisturbed, _ = run(Sitting("cpu", progress=False))
+    undisturbed, _ = run(TrainerConfig("cpu", progress=False))
     assert torch.equal(network.first.weight, undisturbed.first.weight)
 
 
@@ -86,8 +86,8 @@ def test_of_several_lanes_each_is_looked_at_alone() -> None:
     lanes = Lanes([1, 2])
     network = Regression(lanes)
     courses = [stages(network, cells) for cells in (40, 24)]
-    sitting = Sitting("cpu", progress=False, on_epoch=look)
-    histories = train_lanes(network, lanes, courses, seeds=[1, 2], sitting=sitting, identity={})
+    config = TrainerConfig("cpu", progress=False, on_epoch=look)
+    histories = train_lanes(network, lanes, courses, seeds=[1, 2], config=config, identity={})
     for lane, history in enumerate(histories):
         assert len(seen[id(history)]) == 5
         torch.testing.assert_close(seen[id(history)][-1][0], network.first.weight[lane])
@@ -110,8 +110,8 @@ def test_an_optimiser_is_there_from_its_first_stage_to_its_last(monkeypatch: pyt
         1,
         [Update(Optimiser([network.first], 0.05), network.loss)],
     )
-    sitting = Sitting("cpu", progress=False)
-    train(network, lanes, [*stages(network), alone], seed=5, sitting=sitting, identity={})
+    config = TrainerConfig("cpu", progress=False)
+    train(network, lanes, [*stages(network), alone], seed=5, config=config, identity={})
     assert held == [1] * 10 + [2] * 15 + [1] * 5
     assert all(parameter.grad is None for parameter in network.parameters())
 
@@ -119,9 +119,9 @@ def test_an_optimiser_is_there_from_its_first_stage_to_its_last(monkeypatch: pyt
 def test_what_this_machine_lacks_is_named() -> None:
     for device in ("cpu:1", "cuda:x", "cuda:99"):
         with pytest.raises(InputError, match=f"cannot train on device '{device}' .*: try 'cpu'"):
-            Sitting(device).fabric()
+            TrainerConfig(device).fabric()
     with pytest.raises(InputError, match="there is no precision 'float16'"):
-        run(Sitting("cpu", progress=False, precision="float16"))  # type: ignore[arg-type]
+        run(TrainerConfig("cpu", progress=False, precision="float16"))  # type: ignore[arg-type]
 
 
 def test_lanes_of_other_stages_are_refused() -> None:
@@ -129,4 +129,4 @@ def test_lanes_of_other_stages_are_refused() -> None:
     network = Regression(lanes)
     courses = [stages(network), stages(network)[:1]]
     with pytest.raises(InputError, match="do not go through the same stages"):
-        train_lanes(network, lanes, courses, seeds=[1, 2], sitting=Sitting("cpu", progress=False), identity={})
+        train_lanes(network, lanes, courses, seeds=[1, 2], config=TrainerConfig("cpu", progress=False), identity={})

@@ -170,13 +170,22 @@ def data_with(adata: AnnData, **change: object) -> AnnData:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--perturbation-key", "condtion"), "'condtion' is not a column of obs; there are 'condition'"),
-        (("--control", "ctrl"), "no cell is labelled 'ctrl', the control, in obs['condition']; there are 'control'"),
-        (("--context-key", "celltype"), "'celltype' is not a column of obs; there are 'cell_type'"),
+        (
+            ("--perturbation-key", "condtion"),
+            "'condtion' is not a column of obs; did you mean 'condition'?",
+        ),
+        (
+            ("--control", "ctrl"),
+            "no cell is labelled 'ctrl', the control, in obs['condition']; did you mean 'control'?",
+        ),
+        (
+            ("--context-key", "celltype"),
+            "'celltype' is not a column of obs; did you mean 'cell_type'?",
+        ),
         (("--hold-out", "D"), "'D'"),
-        (("--model", "mtea"), "there is no model 'mtea': did you mean 'mtae'?"),
+        (("--model", "mtea"), "there is no model 'mtea'; did you mean 'mtae'?"),
         (("--preset", "studdy"), "there is no preset 'studdy'"),
-        (("--set", "epoch=3"), "has no parameter 'epoch': did you mean 'epochs'?"),
+        (("--set", "epoch=3"), "has no parameter 'epoch'; did you mean 'epochs'?"),
         (("--set", "latent"), "--set takes key=value, not 'latent'"),
         (("--set", "batch_size=4096"), "training cells cannot fill a batch of 4096"),
         (("--layer", "logs"), "there is no layer 'logs'"),

@@ -88,7 +88,7 @@ def test_one_dataset_is_printed_in_full(run: Run) -> None:
 def test_an_unknown_dataset_is_answered(run: Run, arguments: tuple[str, ...]) -> None:
     code, _, err = run(*arguments)
     assert code == 2
-    assert "there is no dataset 'kan' in the catalogue; there are 'kang'" in err
+    assert "there is no dataset 'kan' in the catalogue; did you mean 'kang'?" in err
     assert len(err.strip().splitlines()) == 1
 
 

@@ -190,7 +190,7 @@ def test_the_catalogue_fits_the_cells_that_are_here(
 
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:
     for call in (dataset, find, locate, fetch):
-        with pytest.raises(InputError, match="there is no dataset 'kan' in the catalogue; there are 'kang'"):
+        with pytest.raises(InputError, match=r"there is no dataset 'kan' in the catalogue; did you mean 'kang'\?"):
             call("kan")
 
 

@@ -301,7 +301,8 @@ class TestBadInput:
     def test_missing_key(self, key: str, role: str) -> None:
         message = self.refused(tiny(), **{key: "cell-type"})
 
-        assert message == f"the {role} 'cell-type' is not a column of obs; there are 'cell_type', 'condition'"
+        said = f"the {role} 'cell-type' is not a column of obs; "
+        assert message == said + "did you mean 'cell_type'? there are 'cell_type', 'condition'"
 
     def test_no_key_at_all(self) -> None:
         assert self.refused(tiny(), perturbation_key=None) == (
@@ -321,7 +322,8 @@ class TestBadInput:
 
     def test_absent_control_label(self) -> None:
         assert self.refused(tiny(), control="ctrl") == (
-            "no cell is labelled 'ctrl', the control, in obs['condition']; there are 'control', 'drug'"
+            "no cell is labelled 'ctrl', the control, in obs['condition']; "
+            "did you mean 'control'? there are 'control', 'drug'"
         )
 
     def test_nothing_but_controls(self) -> None:
@@ -333,7 +335,7 @@ class TestBadInput:
         adata = tiny()
         adata.layers["logged"] = adata.X
 
-        assert self.refused(adata, layer="log") == "there is no layer 'log'; there is 'logged'"
+        assert self.refused(adata, layer="log") == "there is no layer 'log'; did you mean 'logged'?"
 
     def test_no_expression_at_all(self) -> None:
         adata = AnnData(obs=tiny().obs, var=tiny().var)
@@ -421,7 +423,10 @@ class TestBadInput:
         assert message == "no cell is at dose 0, the control, in obs['dose']; there are '1', '2'"
 
     def test_unknown_condition_or_context(self, data: PerturbationData) -> None:
-        with pytest.raises(InputError, match="there is no condition 'alfa'; there are 'alpha', 'control', 'beta'"):
+        with pytest.raises(
+            InputError,
+            match=r"there is no condition 'alfa'; did you mean 'alpha'\? there are 'alpha', 'control', 'beta'",
+        ):
             data.rows(condition="alfa")
         with pytest.raises(InputError, match="there is no context 'D'; there are 'A', 'B', 'C'"):
             data.rows(context="D")

@@ -110,7 +110,9 @@ def test_importing_the_room_does_not_import_scanpy() -> None:
 
 class TestBadInput:
     def test_values_that_are_no_counts(self, world: AnnData) -> None:
-        with pytest.raises(InputError, match=r"no raw counts \(some are not whole numbers\): .*; there is 'counts'"):
+        with pytest.raises(
+            InputError, match=r"no raw counts \(some are not whole numbers\): .*; did you mean 'counts'\?"
+        ):
             preprocess(world)
 
     @pytest.mark.parametrize(("value", "fault"), [(-1, "negative"), (np.nan, "NaN"), (np.inf, "infinite")])

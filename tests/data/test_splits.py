@@ -120,7 +120,7 @@ def test_an_absent_split_is_refused(tmp_path: Path) -> None:
 
 class TestContextsThatCannotBeHeldOut:
     def test_unknown(self, data: PerturbationData) -> None:
-        with pytest.raises(InputError, match="there is no context 'b'; there are 'B', 'A', 'C'"):
+        with pytest.raises(InputError, match=r"there is no context 'b'; did you mean 'B'\? there are 'B', 'A', 'C'"):
             leave_context_out(data, "b")
 
     def test_without_controls(self) -> None:

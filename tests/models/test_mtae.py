@@ -195,13 +195,13 @@ def test_a_model_is_its_repr() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"epoch": 3}, "model 'mtae' has no parameter 'epoch': did you mean 'epochs'?"),
+        ({"epoch": 3}, "model 'mtae' has no parameter 'epoch'; did you mean 'epochs'?"),
         ({"epochs": 0}, "parameter 'epochs' of 'mtae' must be 1 or more, not 0"),
         ({"dropout": 1}, "parameter 'dropout' of 'mtae' must be 0 or more and less than 1, not 1.0"),
         ({"lr": "fast"}, "parameter 'lr' of 'mtae' takes a number, not 'fast'"),
         ({"latent": 1.5}, "parameter 'latent' of 'mtae' takes a whole number, not 1.5"),
         ({"hidden": "wide"}, "parameter 'hidden' of 'mtae' takes whole numbers, with commas between them"),
-        ({"preset": "studie"}, "there is no preset 'studie': choose from default, study"),
+        ({"preset": "studie"}, "there is no preset 'studie'; did you mean 'study'?"),
     ],
 )
 def test_a_wrong_parameter_is_named(given: dict[str, object], message: str) -> None:
@@ -210,12 +210,13 @@ def test_a_wrong_parameter_is_named(given: dict[str, object], message: str) -> N
 
 
 def test_an_unknown_model_is_named() -> None:
-    with pytest.raises(mp.InputError, match="there is no model 'mtea': did you mean 'mtae'?"):
+    with pytest.raises(mp.InputError, match="there is no model 'mtea'; did you mean 'mtae'?"):
         mp.models.create("mtea")
 
 
 @pytest.mark.parametrize(
-    ("perturbation", "message"), [("bta", "knows no perturbation 'bta'; there are 'beta'"), ("control", "'control'")]
+    ("perturbation", "message"),
+    [("bta", r"knows no perturbation 'bta'; did you mean 'beta'\?"), ("control", "'control'")],
 )
 def test_an_unknown_perturbation_is_named(model: MTAe, controls: AnnData, perturbation: str, message: str) -> None:
     with pytest.raises(mp.InputError, match=message):

@@ -15,7 +15,7 @@ from multipert.benchmark.jobs import DrawnGenes, Job, OverviewJob, ReferenceJob,
 from multipert.benchmark.records import DatasetCard, ModelCard, TrialResult
 from multipert.benchmark.results import FORMAT, PLAN, read_record
 from multipert.benchmark.study import Study, StudyDataset
-from multipert.data import PerturbationData, offer, write_text
+from multipert.data import PerturbationData, did_you_mean, write_text
 from multipert.errors import InputError
 from multipert.models import create, model_class
 
@@ -165,7 +165,7 @@ def _held_out(study: Study, place: int, dataset: StudyDataset, data: Perturbatio
         if context not in complete:
             raise InputError(
                 f"{study.where('datasets', place, 'held_out', number)}: {dataset.name} has no context {context!r} with "
-                f"both control and perturbed cells; {offer(context, complete)}"
+                f"both control and perturbed cells; {did_you_mean(context, complete)}"
             )
     return dataset.held_out or complete
 
@@ -175,7 +175,7 @@ def _perturbations(study: Study, place: int, dataset: StudyDataset, data: Pertur
         if name not in data.perturbations:
             raise InputError(
                 f"{study.where('datasets', place, 'perturbations', number)}: {dataset.name} has no perturbation "
-                f"{name!r}; {offer(name, data.perturbations)}"
+                f"{name!r}; {did_you_mean(name, data.perturbations)}"
             )
     return dataset.perturbations or data.perturbations
 

@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, Literal
 
 from multipert.benchmark.toml_lines import line_of
-from multipert.data import Keys, catalogue, offer, preprocess, simulate
+from multipert.data import Keys, catalogue, did_you_mean, preprocess, simulate
 from multipert.errors import InputError
 from multipert.evaluation import METRICS
 from multipert.models import create, preset_names
@@ -225,7 +225,7 @@ class _Table:
         """Refuse keys that ``what`` does not have, and values of another kind, empty, too low or said twice."""
         for key, value in self.values.items():
             if key not in kinds:
-                raise self.error(f"{what} has no key {key!r}; {offer(key, kinds)}", key)
+                raise self.error(f"{what} has no key {key!r}; {did_you_mean(key, kinds)}", key)
             if value in ("", []):
                 raise self.error(f"{key} is empty: leave it out, or give it something", key)
             if not _is(kinds[key], value):
@@ -251,7 +251,7 @@ def _metrics(file: _Table) -> tuple[str, ...]:
     metrics = file.values.get("metrics", list(METRICS))
     for index, name in enumerate(metrics):
         if name not in METRICS:
-            raise file.error(f"there is no metric {name!r}; {offer(name, METRICS)}", "metrics", index)
+            raise file.error(f"there is no metric {name!r}; {did_you_mean(name, METRICS)}", "metrics", index)
     return tuple(metrics)
 
 
@@ -261,7 +261,7 @@ def _models(file: _Table) -> tuple[StudyModel, ...]:
         raise file.error('there are no models: name some, such as models = ["mtae", "no-change"]')
     preset = file.values.get("preset", "default")
     if preset not in preset_names():
-        raise file.error(f"there is no preset {preset!r}; {offer(preset, preset_names())}", "preset")
+        raise file.error(f"there is no preset {preset!r}; {did_you_mean(preset, preset_names())}", "preset")
     tables = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
     times = Counter(str(values.get("name")) for values in tables)
     models: list[StudyModel] = []
@@ -327,7 +327,8 @@ def _dataset(table: _Table, folder: Path) -> StudyDataset:
     if name in catalogue.DATASETS:
         return _from_catalogue(table, name)
     raise table.error(
-        f"the catalogue has no data set {name!r}; {offer(name, catalogue.DATASETS)}; give path for cells of your own",
+        f"the catalogue has no data set {name!r}; {did_you_mean(name, catalogue.DATASETS)}; "
+        "give path for cells of your own",
         "name",
     )
 

@@ -13,7 +13,6 @@ from .files import check_writable as check_writable
 from .files import read_h5ad as read_h5ad
 from .files import write_h5ad as write_h5ad
 from .files import write_text as write_text
-from .offers import offer as offer
 from .perturbation_data import PerturbationData as PerturbationData
 from .preprocessing import preprocess as preprocess
 from .preprocessing import training_mask as training_mask
@@ -21,3 +20,4 @@ from .simulation import simulate as simulate
 from .splits import Split as Split
 from .splits import leave_context_out as leave_context_out
 from .splits import train_on_everything as train_on_everything
+from .suggestions import did_you_mean as did_you_mean

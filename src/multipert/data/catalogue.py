@@ -17,7 +17,7 @@ from multipert.data.conditions import Keys, read_conditions
 from multipert.data.downloads import download, no_room
 from multipert.data.expression import take_expression
 from multipert.data.files import atomic_path, read_h5ad, write_text
-from multipert.data.offers import offer
+from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
 
@@ -183,7 +183,7 @@ def dataset(name: str) -> Dataset:
         No dataset is called so.
     """
     if name not in DATASETS:
-        raise InputError(f"there is no dataset {name!r} in the catalogue; {offer(name, DATASETS)}")
+        raise InputError(f"there is no dataset {name!r} in the catalogue; {did_you_mean(name, DATASETS)}")
     return DATASETS[name]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from multipert.data.offers import offer
+from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
 
@@ -131,7 +131,7 @@ def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
         if keys.control not in names:
             raise InputError(
                 f"no cell is labelled {keys.control!r}, the control, in obs[{keys.perturbation_key!r}]; "
-                f"{offer(keys.control, names)}"
+                f"{did_you_mean(keys.control, names)}"
             )
         is_control = name == names.index(keys.control)
         dose = np.zeros(n_cells) if keys.dose_key is None else _doses(obs, keys, ~is_control)
@@ -155,7 +155,7 @@ def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
 
 def _column(obs: pd.DataFrame, key: str, role: str) -> "pd.Series[Any]":
     if key not in obs.columns:
-        raise InputError(f"the {role} {key!r} is not a column of obs; {offer(key, obs.columns)}")
+        raise InputError(f"the {role} {key!r} is not a column of obs; {did_you_mean(key, obs.columns)}")
     return obs[key]
 
 
@@ -203,4 +203,4 @@ def _check_perturbed_at_zero(
 
 
 def _smallest(dose: NDArray[np.float64]) -> str:
-    return offer("0", [f"{value:g}" for value in np.unique(dose)])
+    return did_you_mean("0", [f"{value:g}" for value in np.unique(dose)])

@@ -9,7 +9,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from multipert.data.offers import offer
+from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
 _LARGEST_LOG = 30.0  # log1p of ten trillion: nothing log-normalised comes near it
@@ -39,13 +39,13 @@ def take_expression(adata: AnnData, layer: str | None, *, own: bool = False) -> 
         No such layer, no cells, no genes, repeated genes, no numbers, or a value that is NaN, infinite or negative.
     """
     if layer is not None and layer not in adata.layers:
-        raise InputError(f"there is no layer {layer!r}; {offer(layer, adata.layers)}")
+        raise InputError(f"there is no layer {layer!r}; {did_you_mean(layer, adata.layers)}")
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise InputError(f"there is no expression in it: {adata.n_obs} cells x {adata.n_vars} genes")
     _check_genes(adata.var_names)
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        raise InputError(f"X is empty: name the layer that holds the expression; {offer('', adata.layers)}")
+        raise InputError(f"X is empty: name the layer that holds the expression; {did_you_mean('', adata.layers)}")
     X = _canonical(matrix, own)
     _check_values(X, adata.obs_names, adata.var_names)
     return X

@@ -17,7 +17,7 @@ from scipy import sparse
 from multipert.data.conditions import Keys, read_conditions
 from multipert.data.expression import blocks, check_log_normalised, take_expression
 from multipert.data.files import read_h5ad
-from multipert.data.offers import offer
+from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
 
@@ -255,7 +255,7 @@ class PerturbationData:
 
 def _index(role: str, name: str, known: tuple[str, ...]) -> int:
     if name not in known:
-        raise InputError(f"there is no {role} {name!r}; {offer(name, known)}")
+        raise InputError(f"there is no {role} {name!r}; {did_you_mean(name, known)}")
     return known.index(name)
 
 

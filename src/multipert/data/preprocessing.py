@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from multipert.data.conditions import Keys, read_conditions
 from multipert.data.expression import are_whole, take_expression
-from multipert.data.offers import offer
+from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
 
@@ -58,7 +58,7 @@ def preprocess(
     if not are_whole(counts.data):
         raise InputError(
             f"the values are no raw counts (some are not whole numbers): name the layer that holds the counts; "
-            f"{offer('counts', adata.layers)}"
+            f"{did_you_mean('counts', adata.layers)}"
         )
     chosen = np.ones(adata.n_obs, dtype=bool) if choose_on is None else np.asarray(choose_on)
     if chosen.shape != (adata.n_obs,) or chosen.dtype != bool:
@@ -129,6 +129,6 @@ def training_mask(
     )
     found = read_conditions(adata.obs, keys)
     if held_out not in found.contexts:
-        raise InputError(f"there is no context {held_out!r}; {offer(held_out, found.contexts)}")
+        raise InputError(f"there is no context {held_out!r}; {did_you_mean(held_out, found.contexts)}")
     in_context = found.context == found.contexts.index(held_out)
     return np.asarray(~in_context | (found.condition == 0))

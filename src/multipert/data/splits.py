@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multipert.data.files import write_text
-from multipert.data.offers import offer
 from multipert.data.perturbation_data import PerturbationData
+from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
 _FORMAT = "multipert split 1"
@@ -123,11 +123,12 @@ def leave_context_out(data: PerturbationData, context: str) -> Split:
     ]
     if not (inside & ~perturbed).any():
         raise InputError(
-            f"context {context!r} has no control cells to predict from: hold out another; {offer('', complete)}"
+            f"context {context!r} has no control cells to predict from: hold out another; {did_you_mean('', complete)}"
         )
     if not (inside & perturbed).any():
         raise InputError(
-            f"context {context!r} has no perturbed cells to compare with: hold out another; {offer('', complete)}"
+            f"context {context!r} has no perturbed cells to compare with: hold out another; "
+            f"{did_you_mean('', complete)}"
         )
     if not (~inside & perturbed).any():
         raise InputError(

@@ -17,7 +17,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from multipert.data import Keys, PerturbationData, Split, leave_context_out, offer, train_on_everything
+from multipert.data import Keys, PerturbationData, Split, did_you_mean, leave_context_out, train_on_everything
 from multipert.data.alignment import read_aligned
 from multipert.errors import InputError
 from multipert.models.parameters import NoParameters, resolve
@@ -77,9 +77,9 @@ class FitMetadata:
         )
 
     def check_condition(self, name: str, known: tuple[str, ...]) -> None:
-        """Refuse a name that is not among ``known``, offering those that are."""
+        """Refuse a name that is not among ``known``, and say which are."""
         if name not in known:
-            raise InputError(f"the model knows no perturbation {name!r}; {offer(name, known)}")
+            raise InputError(f"the model knows no perturbation {name!r}; {did_you_mean(name, known)}")
 
     @classmethod
     def from_json(cls, text: Mapping[str, Any]) -> Self:

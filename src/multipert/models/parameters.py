@@ -5,7 +5,6 @@ file a preset, one table a model, so that a recipe is data and never a second im
 """
 
 import dataclasses
-import difflib
 import json
 import tomllib
 import typing
@@ -15,6 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, TypeVar
 
+from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
 P = TypeVar("P")
@@ -45,7 +45,7 @@ def preset_names() -> tuple[str, ...]:
 def preset_values(model: str, preset: str) -> dict[str, Any]:
     """The values ``preset`` gives to ``model``: its own, over those of the model it is ``like``."""
     if preset not in preset_names():
-        raise InputError(f"there is no preset {preset!r}: choose from {', '.join(preset_names())}")
+        raise InputError(f"there is no preset {preset!r}; {did_you_mean(preset, preset_names())}")
     values = dict(_preset(preset).get(model, {}))
     alike = values.pop("like", None)
     return values if alike is None else preset_values(alike, preset) | values
@@ -75,10 +75,7 @@ def resolve(model: str, declared: type[P], preset: str, changes: Mapping[str, An
     values = preset_values(model, preset)
     for name, value in changes.items():
         if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            known = f"it has {', '.join(fields)}" if fields else "it has none"
-            raise InputError(f"model {model!r} has no parameter {name!r}: {hint}{known}")
+            raise InputError(f"model {model!r} has no parameter {name!r}; {did_you_mean(name, fields)}")
         values[name] = value
     checked = {name: _check(model, fields[name], types[name], value) for name, value in values.items()}
     return declared(**checked)

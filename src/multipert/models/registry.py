@@ -1,9 +1,9 @@
 """The models by name."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
+from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 from multipert.models.base import Model
 from multipert.models.baselines import Linear, MeanShift, NearestContext, NoChange, Resample
@@ -49,9 +49,7 @@ def model_class(name: str) -> type[Model]:
         If there is none.
     """
     if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise InputError(f"there is no model {name!r}: {hint}choose from {', '.join(MODELS)}")
+        raise InputError(f"there is no model {name!r}; {did_you_mean(name, MODELS)}")
     return MODELS[name]
 
 

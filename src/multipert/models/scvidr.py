@@ -18,7 +18,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
-from multipert.data import PerturbationData, Split, offer
+from multipert.data import PerturbationData, Split, did_you_mean
 from multipert.errors import InputError
 from multipert.models.base import FitMetadata
 from multipert.models.network_model import PREDICTED_AT_ONCE
@@ -162,7 +162,7 @@ class ScVIDR(LatentArithmetic):
         metadata.check_condition(perturbation, metadata.conditions[1:])
         context = metadata.held_out if context is None else context
         if context is not None and context not in metadata.contexts:
-            raise InputError(f"the model knows no context {context!r}; {offer(context, metadata.contexts)}")
+            raise InputError(f"the model knows no context {context!r}; {did_you_mean(context, metadata.contexts)}")
         code = metadata.conditions.index(perturbation)
         network = self._serving(code)
         centroids, deltas = network.centroids[0].numpy(), network.deltas[0].numpy()

@@ -1,4 +1,4 @@
-"""What a message offers instead of a name that is not there."""
+"""What a message says instead of a name that is not there."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,8 +6,8 @@ from difflib import get_close_matches
 _SHOWN = 12
 
 
-def offer(name: object, known: Iterable[object]) -> str:
-    """Say which names there are, those closest to the one asked for first.
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """Say which name was probably meant, if one comes close, and which names there are, the closest first.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ def offer(name: object, known: Iterable[object]) -> str:
     Returns
     -------
     str
-        The end of a sentence, such as ``there are 'B', 'NK' and 3 more``.
+        The end of a sentence, such as ``did you mean 'B'? there are 'B', 'NK' and 3 more``.
     """
     names = list(dict.fromkeys(str(one) for one in known))
     if not names:
@@ -27,5 +27,8 @@ def offer(name: object, known: Iterable[object]) -> str:
     spelt = {one.lower(): one for one in names}
     close = [spelt[match] for match in get_close_matches(str(name).lower(), spelt)]
     names = list(dict.fromkeys(close + names))
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    if close and len(names) == 1:
+        return meant.rstrip()
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ("there is " if len(names) == 1 else "there are ") + ", ".join(map(repr, names[:_SHOWN])) + rest
+    return meant + ("there is " if len(names) == 1 else "there are ") + ", ".join(map(repr, names[:_SHOWN])) + rest

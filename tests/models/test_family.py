@@ -265,6 +265,12 @@ def test_transport_maps_controls_to_partners_and_to_themselves_under_control(
     data: mp.PerturbationData, split: mp.Split
 ) -> None:
     examples = partners(data, split.train, split, seed=1)
+    mistaken = partners(data, split.train, split, seed=1, slip=True)
+    np.testing.assert_array_equal(mistaken.cells["x"], examples.cells["x"])
+    np.testing.assert_array_equal(mistaken.labels["condition"], examples.labels["condition"])
+    perturbed = examples.labels["condition"] > 0
+    assert not np.array_equal(mistaken.cells["target"][perturbed], examples.cells["target"][perturbed])
+    np.testing.assert_array_equal(mistaken.cells["target"][~perturbed], examples.cells["target"][~perturbed])
     x, target, condition = examples.cells["x"], examples.cells["target"], examples.labels["condition"]
     b = data.contexts.index("B")
     assert (data.context[x] != b).all()
@@ -280,6 +286,11 @@ def test_transport_maps_controls_to_partners_and_to_themselves_under_control(
 
 @torch.no_grad()
 def test_the_transport_loss_compares_with_the_partner(data: mp.PerturbationData, split: mp.Split) -> None:
+    names = [name for name in FAMILY if hasattr(mp.models.create(name).parameters, "partner_slip")]
+    assert names == ["mtae-ot", "mtae-plus-ot", "mtvae-ot", "mtvae-plus-ot"]
+    for name in names:
+        assert mp.models.create(name, preset="study").parameters.partner_slip
+        assert not mp.models.create(name).parameters.partner_slip
     model, network, stages = prepared("mtae-ot", data, split)
     assert isinstance(model, MTAeOT)
     network.eval()

@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from scipy.spatial.distance import cdist, pdist
 
 from multipert.data import PerturbationData, leave_context_out, simulate
-from multipert.models.pairing import blocks, exact_partners, pair, principal_components
+from multipert.models.pairing import blocks, exact_partners, pair, principal_components, slipped
 
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 
@@ -105,6 +105,26 @@ def test_without_either_side_there_are_no_pairs() -> None:
         pairs = pair(data, rows)
         assert len(pairs) == 0
         assert pairs.control.dtype == pairs.partner.dtype == pairs.condition.dtype == np.int64
+
+
+def test_the_studys_slip_looks_a_partners_position_up_in_all_contexts_together() -> None:
+    """Written out cell by cell, as the study's code goes."""
+    data = world(cells_per_group=(3, 9))
+    rows = np.setdiff1d(leave_context_out(data, "B").train, data.rows(context="B"))
+    pairs = pair(data, np.random.default_rng(0).permutation(rows))
+    mistaken = slipped(pairs, data, rows)
+    np.testing.assert_array_equal(mistaken.control, pairs.control)
+    np.testing.assert_array_equal(mistaken.condition, pairs.condition)
+    elsewhere = 0
+    for control, partner, found in zip(pairs.control, pairs.partner, mistaken.partner, strict=True):
+        condition, context = data.condition[partner], data.contexts[data.context[control]]
+        perturbed = [row for row in range(len(data)) if row in rows and data.condition[row] == condition]
+        together = sorted(perturbed, key=lambda row: (data.contexts[data.context[row]], row))
+        position = [row for row in together if data.context[row] == data.context[control]].index(partner)
+        assert found == together[position]
+        assert found == partner or context != "A", "the first context keeps its partners"
+        elsewhere += data.context[found] != data.context[control]
+    assert elsewhere > 0
 
 
 def test_a_large_context_is_divided_the_same_way_each_time() -> None:

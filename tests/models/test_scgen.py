@@ -101,6 +101,31 @@ def test_the_study_preset_is_the_spec() -> None:
     assert (p.kl_weight, p.lr, p.epsilon, p.weight_decay) == (5e-5, 1e-3, 0.01, 1e-6)
     assert (p.batch_size, p.epochs, p.validation_share, p.patience) == (32, 100, 0.1, 25)
     assert p.matched_contexts is False
+    assert (p.monitored_kl_weight, p.keep, p.drop_last) == (1, "last", False)
+
+
+@torch.no_grad()
+def test_the_monitored_loss_weighs_the_divergence_as_told_and_draws_latents(data: mp.PerturbationData) -> None:
+    model = ScGen(preset="study", hidden=16, latent=4, epochs=1).fit(data)
+    network = model.network_[0]
+    (stage,) = model._training(network, data, mp.train_on_everything(data), [1])
+    assert stage.measure is not None
+    assert stage.keep == "last"
+    (batch,) = in_order(stage.validation, len(stage.validation))
+    terms = stage.measure(batch)
+    assert next(iter(terms)) == "loss"
+    torch.testing.assert_close(terms["loss"], 0.5 * terms["squares"] + 0.5 * terms["kl"])
+    assert not torch.equal(terms["squares"], stage.measure(batch)["squares"])
+    mean, variance = network.posterior(batch.cells["x"])
+    plain = kl_divergence(Normal(mean, variance.sqrt()), Normal(0.0, 1.0)).sum(-1).mean(-1)
+    torch.testing.assert_close(terms["kl"], plain)
+
+
+def test_with_the_divergence_in_full_training_stops_sooner(data: mp.PerturbationData) -> None:
+    """The divergence only grows while latents spread to hold the cells."""
+    weights = {"monitored_kl_weight": 100.0, "patience": 3, "epochs": 30, "hidden": 16, "latent": 4, "batch_size": 16}
+    stopped, patient = (len(ScGen(**weights | more).fit(data).history_.table) for more in ({}, {"patience": 30}))
+    assert stopped < patient
 
 
 def test_training_follows_the_preset(data: mp.PerturbationData) -> None:

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cosine
 from sklearn.linear_model import LinearRegression, Ridge
 
 import multipert as mp
-from multipert.models.scgen import ScGen
+from multipert.models.scgen import ScGen, balanced_delta, visible
 from multipert.models.scvidr import (
     ScVIDR,
     ScVIDRDose,
@@ -25,7 +25,7 @@ from multipert.models.scvidr import (
 from multipert.networks import Lanes, VariationalAutoencoder
 from multipert.training import Batches
 
-FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 2}
+FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 10, "lr": 1e-2}
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 DOSED = {"perturbation_key": "compound", "control": "control", "context_key": "cell_type", "dose_key": "dose"}
 
@@ -90,7 +90,8 @@ def test_the_study_preset_is_the_spec(name: str) -> None:
     assert (p.hidden, p.layers, p.latent, p.dropout) == (800, 2, 100, 0.2)
     assert (p.kl_weight, p.lr, p.epsilon, p.weight_decay) == (5e-5, 1e-3, 0.01, 1e-6)
     assert (p.batch_size, p.epochs, p.validation_share, p.patience) == (128, 100, 0.1, 25)
-    assert p.share_hidden is True
+    assert (p.share_hidden, p.regression, p.matched_contexts) == (True, True, False)
+    assert (p.monitored_kl_weight, p.keep, p.drop_last) == (1, "last", False)
 
 
 def test_shared_hidden_layers_are_one_layer_passed_again_and_counted_once() -> None:
@@ -165,6 +166,26 @@ def test_each_context_among_the_given_cells_moves_by_its_own_delta(model: ScVIDR
     for context in ("B", "D"):
         alone = model.predict(controls_of(data, context), "alpha")
         np.testing.assert_allclose(together[alone.obs_names].X, alone.X, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("matched", [False, True])
+def test_without_the_regression_all_contexts_move_by_one_balanced_delta(
+    data: mp.PerturbationData, matched: bool
+) -> None:
+    split = mp.leave_context_out(data, "B")
+    model = ScVIDR(**FAST, regression=False, matched_contexts=matched).fit(data, split)
+    rows = visible(data, split, [0, 2])
+    if matched:
+        rows = rows[data.context[rows] != data.contexts.index("B")]
+    z = model.latent(data.to_anndata(rows), "beta")
+    delta = balanced_delta(z, data.condition[rows] == 2, data.context[rows], np.random.default_rng((1, 2)))
+    for context in ("A", "B"):
+        controls = controls_of(data, context)
+        moved = torch.from_numpy((model.latent(controls, "beta") + delta).astype(np.float32))
+        expected = model.network_[1].decode(moved[None])[0].clamp(min=0)
+        np.testing.assert_allclose(model.predict(controls, "beta").X, expected, atol=1e-4)
+    assert np.isfinite(model.gene_scores("beta", samples=50)).all()
 
 
 def test_two_contexts_leave_one_delta_for_all(data: mp.PerturbationData) -> None:

@@ -58,7 +58,13 @@ def test_linear_starts_xavier_uniform_with_torchs_biases() -> None:
     assert 0.95 * bound < linear.weight.abs().max().item() <= bound
     assert linear.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
     assert linear.bias.abs().max().item() <= 300**-0.5
-    assert Linear(Lanes([0]), 3, 2, bias=0.01).bias.tolist() == [[[pytest.approx(0.01)] * 2]]
+
+
+def test_linear_starts_as_torchs_where_told_so() -> None:
+    ours, torchs = Linear(Lanes([0]), 300, 100, initial="torch"), nn.Linear(300, 100)
+    for mine, theirs in ((ours.weight, torchs.weight), (ours.bias, torchs.bias)):
+        assert 0.9 * 300**-0.5 < mine.abs().max().item() <= 300**-0.5
+        assert mine.std().item() == pytest.approx(theirs.std().item(), rel=0.2)
 
 
 def test_batch_norm_is_torchs_in_every_lane() -> None:

@@ -84,3 +84,6 @@ def test_automatic_precision_is_float32_where_bfloat16_was_not_shown_to_hold(mon
         mp.models.create(name, **small).fit(data)
         mp.models.create(name, **small).fit(data, precision="bfloat16")
     assert taken == ["auto", "bfloat16", "float32", "bfloat16"]
+    mp.models.create("mtae", preset="study", **small).fit(data)
+    mp.models.create("mtae", preset="study", **small).fit(data, precision="bfloat16")
+    assert taken[4:] == ["float32", "bfloat16"], "the study's recipes are of float32"

@@ -1,5 +1,7 @@
 """What adversarial methods ask of the loop: unpaired sides, several optimisers on one loss, a measure of their own."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -89,7 +91,7 @@ def test_several_optimisers_follow_one_loss_each_in_its_own_way() -> None:
     for epoch in range(2):
         for batch in Batches(EXAMPLES, 8).epoch(epoch, 5):
             for optimiser, lr in zip(theirs, (0.05, 0.02), strict=True):
-                optimiser.param_groups[0]["lr"] = lr * (1.0, 0.5, 0.25, 0.125)[step // 3]
+                optimiser.param_groups[0]["lr"] = lr * (1.0, 0.5, 0.25, 0.125)[(step + 1) // 3]
                 optimiser.zero_grad()
             plain.loss(batch)["mse"].sum().backward()
             for optimiser in theirs:
@@ -117,3 +119,24 @@ def test_early_stopping_goes_by_the_measure_where_one_is_given() -> None:
     assert row["validation_reading"] == 2.0
     assert "validation_mse" not in row
     assert torch.equal(network.first.weight, seen[1])
+
+
+@pytest.mark.parametrize("epochs", [50, 4])
+@pytest.mark.parametrize("keep", ["best", "last", "best-if-stopped"])
+def test_a_stage_ends_with_the_weights_it_is_told_to_keep(keep: Any, epochs: int) -> None:
+    """The second epoch is the best; with a patience of 3 the fifth is the last, unless the stage is over before."""
+    lanes = Lanes([5])
+    network = Regression(lanes)
+    readings = iter([3.0, 1.0, 2.0, 2.0, 2.0])
+    seen: list[Tensor] = []
+
+    def measure(batch: Batch) -> dict[str, Tensor]:
+        seen.append(network.first.weight.detach().clone())
+        return {"reading": torch.tensor([next(readings)])}
+
+    updates = [Update(Optimiser([network], 0.05), network.loss)]
+    stage = Stage("only", Batches(EXAMPLES, 8), epochs, updates, EXAMPLES, patience=3, keep=keep, measure=measure)
+    row = fitted(stage, network, lanes)
+    assert row["epoch"] == min(epochs, 5)
+    best = keep == "best" or (keep == "best-if-stopped" and epochs == 50)
+    assert torch.equal(network.first.weight, seen[1 if best else -1])

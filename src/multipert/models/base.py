@@ -209,7 +209,8 @@ class Model(ABC):
             ``"auto"``, ``"cpu"``, ``"cuda"`` (``"cuda:1"`` for the second GPU) or ``"mps"``.
         precision
             Number format of the largest products in training: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is
-            bfloat16 where the device has it in hardware and the model's accuracy was shown to hold with it.
+            bfloat16 where the device has it in hardware and the model's accuracy was shown to hold with it; under
+            the preset ``"study"`` it is float32, as in the study's runs.
         progress
             Whether to show progress; by default only on a terminal.
         tensorboard

@@ -129,7 +129,7 @@ def learn_in_lanes(
         One for each model.
     """
     first = models[0]
-    if config.precision == "auto" and not first.tolerates_bfloat16:
+    if config.precision == "auto" and (first.preset == "study" or not first.tolerates_bfloat16):
         config = replace(config, precision="float32")
     lanes = Lanes([model.seed for model in models])
     network = first._network(lanes, first.metadata_)

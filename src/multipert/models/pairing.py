@@ -1,7 +1,7 @@
 """Optimal-transport pairs: for each control cell, the perturbed cell of its own context that it would have become."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +96,32 @@ def pair(data: PerturbationData, rows: Rows, *, at_once: int = AT_ONCE, seed: in
             partner = perturbed[partners(cells[: len(control)], cells[len(control) :], at_once, rng)]
             found.append((control, partner, np.full(len(control), condition)))
     return Pairs(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def slipped(pairs: Pairs, data: PerturbationData, rows: Rows) -> Pairs:
+    """Exchange partners as the study's code did by mistake.
+
+    A partner was found as a position among the perturbed cells of its context, but looked up at that position among the
+    cells of that perturbation of all contexts together, sorted by context, in file order within. So only the first
+    context's control cells keep their partners; the others get cells that are mostly of another context.
+
+    Parameters
+    ----------
+    pairs
+        What :func:`pair` found.
+    data, rows
+        What it found them in.
+    """
+    partner = pairs.partner.copy()
+    place = np.empty(len(data), dtype=np.int64)
+    for condition in np.unique(pairs.condition):
+        together = np.sort(rows[data.condition[rows] == condition])
+        together = together[np.argsort(data.context[together], kind="stable")]
+        place[together] = np.arange(len(together))
+        here = pairs.condition == condition
+        first_of_context = np.searchsorted(data.context[together], data.context[partner[here]])
+        partner[here] = together[place[partner[here]] - first_of_context]
+    return replace(pairs, partner=partner)
 
 
 def principal_components(X: csr_matrix) -> Coordinates:

@@ -109,11 +109,13 @@ def _read(kind: Any, value: Any) -> Any:
             value = [value]
         items = [_read(typing.get_args(kind)[0], item) for item in value]
         return _UNREADABLE if _UNREADABLE in items else tuple(items)
-    if isinstance(value, str) and kind is not str:
+    if isinstance(value, str) and kind is not str and typing.get_origin(kind) is not typing.Literal:
         try:
             value = json.loads(value.strip().lower())
         except ValueError:
             return _UNREADABLE
+    if typing.get_origin(kind) is typing.Literal:
+        return value if value in typing.get_args(kind) else _UNREADABLE
     if kind is bool:
         return value if isinstance(value, bool) else _UNREADABLE
     if kind in (int, float):
@@ -126,4 +128,6 @@ def _read(kind: Any, value: Any) -> Any:
 def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
         return "whole numbers, with commas between them"
+    if typing.get_origin(kind) is typing.Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")

@@ -12,13 +12,15 @@ A side's encoder is deterministic. What makes its autoencoder variational in the
 own, built as the translator is but for that side alone, and the divergence is that of the bottleneck's space. The
 bottlenecks then stay behind: the third stage goes on with the encoders and decoders (and their optimisers' state) and
 starts with a fresh translator. Early stopping watches the reconstruction error, which neither the rising divergence nor
-the adversary disturbs. In this, and in the random labels, we follow the authors' code where the paper is silent.
+the adversary disturbs. In this, in the random labels, in the second draw of dropout and noise that the adversarial term
+makes and in the latents that are drawn in the third stage's validation, we follow the authors' code where the paper is
+silent.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -73,9 +75,13 @@ class ScButterflyParameters:
     against_below: float = parameter("loss of the discriminators below which the others work against them")
     zero_below: float = parameter("predicted values below this become 0", at_least=0)
     batch_size: int = parameter("pairs in a batch", at_least=2)
+    drop_last: bool = parameter("whether the short last batch of an epoch is left out; in the original it is not")
     pretrain_epochs: int = parameter("epochs of the first and of the second stage, at most", at_least=1)
     epochs: int = parameter("epochs of the third stage, at most", at_least=1)
     patience: int = parameter("epochs without a lower validation error after which a stage ends", at_least=1)
+    keep: Literal["best", "last", "best-if-stopped"] = parameter(
+        "weights a stage ends with: 'best', 'last', or as in the original 'best-if-stopped'"
+    )
 
 
 class Side(nn.Module):
@@ -148,8 +154,8 @@ class Butterfly(nn.Module):
         self.sides = nn.ModuleDict(sides)  # type: ignore[assignment]
         self.translator = Translator(lanes, list(OTHER), latent=parameters.latent, shared=parameters.shared)
 
-    def forward(self, batch: Batch) -> tuple[Latents, dict[str, Latents], Tensor]:
-        """Encode the pairs of a batch and translate them.
+    def forward(self, batch: Batch, *, draw: bool = False) -> tuple[Latents, dict[str, Latents], Tensor]:
+        """Encode the pairs of a batch and translate them; ``draw`` draws latents in evaluation mode too.
 
         Returns
         -------
@@ -163,7 +169,7 @@ class Butterfly(nn.Module):
         native = {side: self.sides[side].encode(batch.cells[side]) for side in OTHER}
         translated, divergences = {}, []
         for side, z in native.items():
-            translated[side], mean, variance = self.translator(z, side)
+            translated[side], mean, variance = self.translator(z, side, draw=draw)
             divergences.append(mean_divergence(mean, variance))
         return native, translated, torch.stack(divergences).sum(0)
 
@@ -215,7 +221,9 @@ class ScButterfly(OneForEach):
 
     def _one_training(self, network: Butterfly, data: PerturbationData, split: Split, condition: int) -> list[Stage]:
         p = self.parameters
-        training, validation = (pairs(data, rows, condition, self.seed) for rows in (split.train, split.validation))
+        found = pairs(data, np.union1d(split.train, split.validation), condition, self.seed)
+        trains = np.isin(found.cells["control"], split.train)
+        training, validation = found.at(np.flatnonzero(trains)), found.at(np.flatnonzero(~trains))
         if len(training) == 0:
             raise InputError(
                 f"training sees no context with both control cells and cells of {data.conditions[condition]!r}, "
@@ -232,11 +240,12 @@ class ScButterfly(OneForEach):
             bottleneck = Optimiser([network.sides[side].bottleneck], p.lr)
             return Stage(
                 f"pretrain {side}",
-                Batches(only(side, training), p.batch_size),
+                Batches(only(side, training), p.batch_size, p.drop_last),
                 p.pretrain_epochs,
                 [Update([coders[side], bottleneck], autoencode)],
                 only(side, validation),
                 p.patience,
+                p.keep,
                 measure=lambda batch: {"mse": autoencode(batch)["mse"]},
             )
 
@@ -246,9 +255,10 @@ class ScButterfly(OneForEach):
             return {"discriminators": network.discrimination(native, translated)}
 
         def translate(batch: Batch) -> Terms:
-            native, translated, kl = network(batch)
-            mse = network.reconstruction(batch, translated)
+            native, translated, _ = network(batch)
             against = network.discrimination(native, translated)
+            _, translated, kl = network(batch)
+            mse = network.reconstruction(batch, translated)
             against = torch.where(against < p.against_below, against, torch.zeros_like(against))
             return {"loss": mse + 2 * kl_weight * batch.scheduled(rise) * kl - against, "mse": mse, "kl": kl}
 
@@ -258,12 +268,13 @@ class ScButterfly(OneForEach):
         translator = Optimiser([network.translator], p.lr)
         joint = Stage(
             "joint",
-            Batches(training, p.batch_size),
+            Batches(training, p.batch_size, p.drop_last),
             p.epochs,
             [Update(discriminators, tell_apart), Update([*coders.values(), translator], translate)],
             validation,
             p.patience,
-            measure=lambda batch: {"mse": network.reconstruction(batch, network(batch)[1])},
+            p.keep,
+            measure=lambda batch: {"mse": network.reconstruction(batch, network(batch, draw=True)[1])},
         )
         return [pretrain("control"), pretrain("perturbed"), joint]
 

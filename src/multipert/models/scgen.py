@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,10 +46,19 @@ class LatentArithmeticParameters:
     epsilon: float = parameter("epsilon of Adam", at_least=0)
     weight_decay: float = parameter("weight decay of Adam", at_least=0)
     batch_size: int = parameter("cells in a batch", at_least=2)
+    drop_last: bool = parameter("whether the short last batch of an epoch is left out; in the originals it is not")
     epochs: int = parameter("epochs, at most", at_least=1)
     validation_share: float = parameter("share of the cells, chosen at random, kept to validate", at_least=0, below=1)
-    patience: int = parameter(
-        "epochs without a better validation loss after which training stops and returns to the best weights", at_least=1
+    patience: int = parameter("epochs without a better validation loss after which training stops", at_least=1)
+    monitored_kl_weight: float = parameter(
+        "weight of the divergence in that validation loss; 1 in the originals, so that training stops soon", at_least=0
+    )
+    keep: Literal["best", "last", "best-if-stopped"] = parameter(
+        "weights training ends with: 'best', 'last' as in the originals, or 'best-if-stopped'"
+    )
+    matched_contexts: bool = parameter(
+        "whether a delta common to all contexts compares only those seen both in control and perturbed; in the "
+        "originals all count, so that the held-out one counts among the control cells alone"
     )
 
 
@@ -88,20 +97,42 @@ class LatentArithmetic(OneForEach):
         validation, training = (Examples(data.X, {"x": part}, {}) for part in np.split(rows, [n_validation]))
 
         def loss(batch: Batch) -> Terms:
-            return self._loss(network, batch)
+            return self._loss(network, batch, p.kl_weight)
+
+        def monitored(batch: Batch) -> Terms:
+            return self._loss(network, batch, p.monitored_kl_weight)
 
         adam = Optimiser([network], p.lr, epsilon=p.epsilon, weight_decay=p.weight_decay)
-        batches = Batches(training, p.batch_size)
-        return [Stage("reconstruct", batches, p.epochs, [Update(adam, loss)], validation, p.patience)]
+        batches = Batches(training, p.batch_size, p.drop_last)
+        return [
+            Stage("reconstruct", batches, p.epochs, [Update(adam, loss)], validation, p.patience, p.keep, monitored)
+        ]
 
-    def _loss(self, network: VariationalAutoencoder, batch: Batch) -> Terms:
-        """Of a cell, ``0.5 sum_genes (x - x')^2 + 0.5 kl_weight KL``, KL summed over latents; averaged over cells."""
+    def _loss(self, network: VariationalAutoencoder, batch: Batch, kl_weight: float) -> Terms:
+        """Of a cell, ``0.5 sum_genes (x - x')^2 + 0.5 kl_weight KL``, KL summed over latents; averaged over cells.
+
+        Latents are drawn from the posterior, in validation too: the loss is an expectation over it.
+        """
         x = batch.cells["x"]
         mean, variance = network.posterior(x)
-        decoded = network.decode(network.heads.sample(mean, variance))
+        decoded = network.decode(network.heads.draw(mean, variance))
         squares = (x.dense - decoded).square().sum(-1).mean(-1)
         kl = kl_divergence(mean, variance).sum(-1).mean(-1)
-        return {"loss": 0.5 * squares + 0.5 * self.parameters.kl_weight * kl, "squares": squares, "kl": kl}
+        return {"loss": 0.5 * squares + 0.5 * kl_weight * kl, "squares": squares, "kl": kl}
+
+    def _common_delta(
+        self, network: VariationalAutoencoder, data: PerturbationData, split: Split, condition: int
+    ) -> Doubles:
+        """The move (latent,) common to all contexts under a condition; NaN where training saw no such cells."""
+        rows = visible(data, split, [0, condition])
+        perturbed, context = data.condition[rows] != 0, data.context[rows]
+        if self.parameters.matched_contexts:
+            both = np.isin(context, np.intersect1d(context[perturbed], context[~perturbed]))
+            rows, perturbed, context = rows[both], perturbed[both], context[both]
+        if not perturbed.any():
+            return np.full(self.parameters.latent, np.nan)
+        z = self._in_batches(data.X[rows], network.encode)
+        return balanced_delta(z, perturbed, context, np.random.default_rng((self.seed, condition)))
 
     def _moved(self, network: VariationalAutoencoder, X: csr_matrix, delta: Tensor) -> Floats:
         """Control cells ``X`` (cells, genes) moved by ``delta`` (lanes, 1, latent) or (latent,) in latent space."""
@@ -151,16 +182,6 @@ class LatentArithmetic(OneForEach):
         return self._in_batches(cells.X, network.encode)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScGenParameters(LatentArithmeticParameters):
-    """What scGen can be told beside."""
-
-    matched_contexts: bool = parameter(
-        "whether delta compares only contexts seen both in control and perturbed; in the original all contexts count, "
-        "so that the held-out one counts among the control cells alone"
-    )
-
-
 class MovingAutoencoder(VariationalAutoencoder):
     """The autoencoder of one perturbation, and where that moves its latent vectors.
 
@@ -180,7 +201,6 @@ class ScGen(LatentArithmetic):
     title = "variational autoencoder; control cells moved by one latent vector"
     assumes = "a perturbation moves all contexts by the same latent vector"
     source = "Lotfollahi et al., scGen predicts single-cell perturbation responses, Nature Methods 2019"
-    Parameters = ScGenParameters
 
     def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> MovingAutoencoder:
         network = self._autoencoder(MovingAutoencoder, lanes, metadata)
@@ -189,15 +209,7 @@ class ScGen(LatentArithmetic):
 
     def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
         for condition, one in enumerate(network, start=1):
-            rows = visible(data, split, [0, condition])
-            perturbed, context = data.condition[rows] != 0, data.context[rows]
-            if self.parameters.matched_contexts:
-                both = np.isin(context, np.intersect1d(context[perturbed], context[~perturbed]))
-                rows, perturbed, context = rows[both], perturbed[both], context[both]
-            if perturbed.any():
-                z = self._in_batches(data.X[rows], one.encode)
-                delta = balanced_delta(z, perturbed, context, np.random.default_rng((self.seed, condition)))
-                one.delta.copy_(torch.from_numpy(delta))
+            one.delta.copy_(torch.from_numpy(self._common_delta(one, data, split, condition)))
 
     def _one_response(self, network: MovingAutoencoder, X: csr_matrix, groups: Rows) -> Floats:
         return self._moved(network, X, network.delta)

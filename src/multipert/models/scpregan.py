@@ -5,7 +5,8 @@ side's discriminator tells real cells from generated ones and names their contex
 side, on the other side, and from there back again: cycled. A control cell is predicted by the perturbed side's
 generator.
 
-Every batch moves the discriminators first, then the encoder and generators, all on the same cells.
+In every iteration the discriminators move first, then, on other cells, the encoder and generators. All cells that
+training may see take part: nothing is validated.
 """
 
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ Rows = npt.NDArray[np.int64]
 OTHER = {"control": "perturbed", "perturbed": "control"}
 """The two sides, each with the one across from it."""
 
+NEXT = {"control": "next control", "perturbed": "next perturbed"}
+"""For each side, the role of the cells that encoder and generators learn from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScPreGANParameters:
@@ -49,8 +53,6 @@ class ScPreGANParameters:
         "hidden widths of the encoder and discriminators; generators mirror them", at_least=1
     )
     latent: int = parameter("width of the latent space", at_least=1)
-    gain: float = parameter("of the Xavier-uniform initial weights", at_least=0)
-    bias: float = parameter("initial value of every bias")
     lr: float = parameter("learning rate of the generators and discriminators", at_least=0)
     beta1: float = parameter("decay of Adam's first moment, of generators and discriminators", at_least=0, below=1)
     beta2: float = parameter("decay of Adam's second moment, of the same", at_least=0, below=1)
@@ -60,13 +62,17 @@ class ScPreGANParameters:
     reconstruction_weight: float = parameter("weight of the reconstruction loss", at_least=0)
     adversarial_weight: float = parameter("weight of the adversarial and classifier losses", at_least=0)
     encoding_weight: float = parameter("weight of the encoding loss", at_least=0)
+    label_slip: bool = parameter(
+        "whether generated cells are to be named after the contexts of the cells the discriminators saw before them, "
+        "as the original does by mistake"
+    )
     batch_size: int = parameter("cells of each side in a batch", at_least=1)
     epochs: int = parameter("epochs", at_least=1)
     iterations: int = parameter("iterations in an epoch", at_least=1)
 
 
 class CrossGenerator(nn.Module):
-    """An encoder, and a generator and a discriminator of each side.
+    """An encoder, and a generator and a discriminator of each side. Weights start as torch's default.
 
     Parameters
     ----------
@@ -75,15 +81,15 @@ class CrossGenerator(nn.Module):
     n_genes, n_contexts
         Width of an expression profile; contexts that the discriminators tell apart.
     parameters
-        Widths and initial values.
+        Widths.
     """
 
     def __init__(self, lanes: Lanes, n_genes: int, n_contexts: int, parameters: ScPreGANParameters) -> None:
         super().__init__()
-        hidden, gain, bias = parameters.hidden, parameters.gain, parameters.bias
+        hidden = parameters.hidden
 
         def linear(n_in: int, n_out: int) -> Linear:
-            return Linear(lanes, n_in, n_out, gain=gain, bias=bias)
+            return Linear(lanes, n_in, n_out, initial="torch")
 
         def layers(*widths: int) -> list[nn.Module]:
             return [Layer(linear(i, o), norm=LayerNorm(lanes, o), activation=torch.relu) for i, o in pairwise(widths)]
@@ -92,10 +98,7 @@ class CrossGenerator(nn.Module):
             [*layers(n_genes, *hidden), Layer(linear(hidden[-1], parameters.latent), activation=identity)]
         )
         generators = {side: MLP(layers(parameters.latent, *reversed(hidden), n_genes)) for side in OTHER}
-        discriminators = {
-            side: AuxiliaryDiscriminator(lanes, n_genes, n_contexts, hidden=hidden, gain=gain, bias=bias)
-            for side in OTHER
-        }
+        discriminators = {side: AuxiliaryDiscriminator(lanes, n_genes, n_contexts, hidden=hidden) for side in OTHER}
         self.generators = nn.ModuleDict(generators)
         self.discriminators = nn.ModuleDict(discriminators)
 
@@ -153,7 +156,12 @@ class ScPreGAN(OneForEach):
             Update(discriminators, lambda batch: self._tell_apart(network, batch), decay),
             Update([encoder, generators], lambda batch: self._generate(network, batch), decay),
         ]
-        sides = [one_side(data, split.train, side, code) for side, code in zip(OTHER, (0, condition), strict=True)]
+        rows = np.union1d(split.train, split.validation)
+        sides = [
+            one_side(data, rows, role, code)
+            for roles in (OTHER, NEXT.values())
+            for role, code in zip(roles, (0, condition), strict=True)
+        ]
         return [Stage("adversarial", SideBySide(sides, p.batch_size, p.iterations), p.epochs, updates)]
 
     def _tell_apart(self, network: CrossGenerator, batch: Batch) -> Terms:
@@ -173,15 +181,16 @@ class ScPreGAN(OneForEach):
         generated: dict[str, list[Tensor]] = {side: [] for side in OTHER}
         contexts: dict[str, list[Tensor]] = {side: [] for side in OTHER}
         for side, other in OTHER.items():
-            z = network.encoder(batch.cells[side])
+            x, context = batch.cells[NEXT[side]], batch.labels[side if p.label_slip else NEXT[side]]
+            z = network.encoder(x)
             same, crossed = network.generate(z, side), network.generate(z, other)
             same_z, crossed_z = network.encoder(same), network.encoder(crossed)
             cycled = network.generate(crossed_z, side)
-            reconstructions.append(mean_squared_error(same, batch.cells[side].dense))
+            reconstructions.append(mean_squared_error(same, x.dense))
             encodings += [mean_squared_error(latent, z.detach()) for latent in (same_z, crossed_z)]
             for where, cells in ((side, same), (other, crossed), (side, cycled)):
                 generated[where].append(cells)
-                contexts[where].append(batch.labels[side])
+                contexts[where].append(context)
         for side in OTHER:
             # Three losses, each a mean over as many cells: judged together, the discriminator is normalised once.
             together = torch.cat(generated[side], 1), torch.cat(contexts[side], 1)
@@ -198,7 +207,7 @@ class ScPreGAN(OneForEach):
         return self._in_batches(X, lambda x: network.generate(network.encoder(x), "perturbed"))
 
 
-def one_side(data: PerturbationData, rows: Rows, side: str, condition: int) -> Examples:
-    """The cells of a side, those of ``condition`` among ``rows``, each with the code of its context."""
+def one_side(data: PerturbationData, rows: Rows, role: str, condition: int) -> Examples:
+    """The cells of a side, those of ``condition`` among ``rows``, in a role, each with the code of its context."""
     cells = rows[data.condition[rows] == condition]
-    return Examples(data.X, {side: cells}, {side: data.context[cells].astype(np.int64)})
+    return Examples(data.X, {role: cells}, {role: data.context[cells].astype(np.int64)})

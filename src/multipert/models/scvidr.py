@@ -42,6 +42,10 @@ class ScVIDRParameters(LatentArithmeticParameters):
         "whether hidden layers after the first are one layer passed several times, in the encoder and in the decoder, "
         "as in the original; this makes a difference from three layers on"
     )
+    regression: bool = parameter(
+        "whether each context moves by a delta of its own, regressed on its control centroid; without, all contexts "
+        "move by one common delta, as in scgen"
+    )
 
 
 class ContextAutoencoder(VariationalAutoencoder):
@@ -54,12 +58,15 @@ class ContextAutoencoder(VariationalAutoencoder):
     deltas
         (lanes, contexts, latent) mean of each context's perturbed cells minus its centroid; NaN where training saw
         none of either.
+    common
+        (lanes, latent) the one delta of all contexts, where there is no regression; NaN where it is unknown.
     lowest, highest
         (lanes, latent) range of the training cells.
     """
 
     centroids: Tensor
     deltas: Tensor
+    common: Tensor
     lowest: Tensor
     highest: Tensor
 
@@ -84,6 +91,7 @@ class ScVIDR(LatentArithmetic):
         network = self._autoencoder(ContextAutoencoder, lanes, metadata, share_hidden=p.share_hidden)
         for name in ("centroids", "deltas"):
             network.register_buffer(name, torch.full((len(lanes), len(metadata.contexts), p.latent), torch.nan))
+        network.register_buffer("common", torch.full((len(lanes), p.latent), torch.nan))
         for name in ("lowest", "highest"):
             network.register_buffer(name, torch.zeros(len(lanes), p.latent))
         return network
@@ -104,17 +112,25 @@ class ScVIDR(LatentArithmetic):
             # The mean of no cells is NaN.
             control, perturbed = (z[(context == here) & (condition == code)].mean(0) for code in (0, at))
             network.centroids[0, here], network.deltas[0, here] = control, perturbed - control
+        if not self.parameters.regression:
+            network.common[0] = torch.from_numpy(self._common_delta(network, data, split, at))
+
+    def _delta(self, network: ContextAutoencoder, centroid: Doubles) -> Doubles:
+        """Where cells around a control centroid (latent,) move, (latent,)."""
+        if not self.parameters.regression:
+            return network.common[0].double().numpy()
+        return regressed_delta(centroid, network.centroids[0].numpy(), network.deltas[0].numpy())
 
     def _one_response(self, network: ContextAutoencoder, X: csr_matrix, groups: Rows) -> Floats:
         return self._respond(network, X, groups, 1.0)
 
     def _respond(self, network: ContextAutoencoder, X: csr_matrix, groups: Rows, share: float) -> Floats:
-        """Move the cells of each group by ``share`` of the delta read off their centroid."""
+        """Move the cells of each group by ``share`` of the delta at their centroid."""
         predicted = np.empty(X.shape, dtype=np.float32)
         for group in np.unique(groups):
             cells = np.flatnonzero(groups == group)
             centroid = self._in_batches(X[cells], network.encode).mean(axis=0, dtype=np.float64)
-            delta = share * regressed_delta(centroid, network.centroids[0].numpy(), network.deltas[0].numpy())
+            delta = share * self._delta(network, centroid)
             predicted[cells] = self._moved(network, X[cells], torch.from_numpy(delta.astype(np.float32)))
         return predicted
 
@@ -165,9 +181,9 @@ class ScVIDR(LatentArithmetic):
             raise InputError(f"the model knows no context {context!r}; {did_you_mean(context, metadata.contexts)}")
         code = metadata.conditions.index(perturbation)
         network = self._serving(code)
-        centroids, deltas = network.centroids[0].numpy(), network.deltas[0].numpy()
+        centroids = network.centroids[0].double().numpy()
         centroid = np.nanmean(centroids, axis=0) if context is None else centroids[metadata.contexts.index(context)]
-        delta = self._share(code) * regressed_delta(centroid, centroids, deltas)
+        delta = self._share(code) * self._delta(network, centroid)
         if np.isnan(delta).any():
             raise InputError(
                 f"training saw too few control cells or cells of {perturbation!r} to tell how "

@@ -75,7 +75,8 @@ def lanes_at_once(model: Model, data: PerturbationData, *, device: str = "auto")
     """How many fits of a model like this one to give to :func:`fit_together` at a time; 1 where nothing is gained.
 
     A GPU is mostly idle in the steps of one small network, so there it is as many as fit into its free memory, up to
-    32. The cores of a CPU are busy with one: see benchmarks/lanes.py.
+    32. The cores of a CPU are busy with one: see benchmarks/lanes.py. Models that keep the short last batch of an epoch
+    (``drop_last=False``) go one by one: fits to other cells would differ in its size.
 
     Parameters
     ----------
@@ -92,7 +93,8 @@ def lanes_at_once(model: Model, data: PerturbationData, *, device: str = "auto")
         If this machine has no such device.
     """
     place = TrainerConfig(device).fabric().device
-    if place.type != "cuda" or not isinstance(model, NetworkModel):
+    keeps_last = not getattr(model.parameters, "drop_last", True)
+    if place.type != "cuda" or not isinstance(model, NetworkModel) or keeps_last:
         return 1
     network = model._network(Lanes([model.seed]), FitMetadata.of(data, train_on_everything(data)))
     weights = sum(parameter.numel() for parameter in network.parameters())

@@ -15,7 +15,7 @@ from multipert.networks.sparse import SparseBatch
 class AuxiliaryDiscriminator(nn.Module):
     """Is a cell real, and of which class: two heads on one body (auxiliary classifier GAN, Odena 2017).
 
-    The body's layers are spectral-normed, with ReLU; the heads are linear.
+    The body's layers are spectral-normed, with ReLU; the heads are linear. Weights start as torch's default.
 
     Parameters
     ----------
@@ -25,23 +25,16 @@ class AuxiliaryDiscriminator(nn.Module):
         Width of an expression profile; number of classes.
     hidden
         Widths of the body's layers.
-    gain, bias
-        Of the initial weights, as in :class:`~multipert.networks.Linear`.
     """
 
-    def __init__(
-        self, lanes: Lanes, n_genes: int, n_classes: int, *, hidden: Sequence[int], gain: float, bias: float
-    ) -> None:
+    def __init__(self, lanes: Lanes, n_genes: int, n_classes: int, *, hidden: Sequence[int]) -> None:
         super().__init__()
         widths = [n_genes, *hidden]
         self.body = MLP(
-            [
-                Layer(SpectralLinear(lanes, i, o, gain=gain, bias=bias), activation=torch.relu)
-                for i, o in pairwise(widths)
-            ]
+            [Layer(SpectralLinear(lanes, i, o, initial="torch"), activation=torch.relu) for i, o in pairwise(widths)]
         )
-        self.real = Linear(lanes, widths[-1], 1, gain=gain, bias=bias)
-        self.classes = Linear(lanes, widths[-1], n_classes, gain=gain, bias=bias)
+        self.real = Linear(lanes, widths[-1], 1, initial="torch")
+        self.classes = Linear(lanes, widths[-1], n_classes, initial="torch")
 
     def forward(self, x: Tensor | SparseBatch) -> tuple[Tensor, Tensor]:
         """Logits of being real, ``(lanes, cells)``, and of the classes, ``(lanes, cells, classes)``."""

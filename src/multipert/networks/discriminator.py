@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from multipert.networks.lanes import Lanes
-from multipert.networks.layers import MLP, Dropout, Layer, Linear, identity
+from multipert.networks.layers import MLP, Dropout, Initial, Layer, Linear, identity
 
 
 class SpectralLinear(Linear):
@@ -17,8 +17,8 @@ class SpectralLinear(Linear):
     left: Tensor
     right: Tensor
 
-    def __init__(self, lanes: Lanes, n_in: int, n_out: int, *, gain: float = 1.0, bias: float | None = None) -> None:
-        super().__init__(lanes, n_in, n_out, gain=gain, bias=bias)
+    def __init__(self, lanes: Lanes, n_in: int, n_out: int, *, initial: Initial = "xavier") -> None:
+        super().__init__(lanes, n_in, n_out, initial=initial)
         self.register_buffer("left", functional.normalize(lanes.normal(n_in, 1), dim=1))
         self.register_buffer("right", functional.normalize(lanes.normal(n_out, 1), dim=1))
         for _ in range(15):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Input = Tensor | SparseBatch | OneHots
 Activation = Callable[[Tensor], Tensor]
+Initial = Literal["xavier", "torch"]
 Values = TypeVar("Values", Tensor, SparseBatch)
 
 
@@ -39,22 +40,21 @@ WIDE = 1024
 class Linear(nn.Module):
     """An affine map for each lane, from dense or sparse batches.
 
-    Weights start Xavier-uniform with ``gain``; biases uniform in +-1/sqrt(n_in), torch's default, unless ``bias`` names
-    their one starting value. In training the products of dense batches are taken in ``precision``; see
+    Weights start Xavier-uniform, biases uniform in +-1/sqrt(n_in); with ``initial="torch"``, torch's own default, the
+    weights start as the biases. In training the products of dense batches are taken in ``precision``; see
     :func:`set_precision`.
     """
 
     precision = torch.float32
 
-    def __init__(self, lanes: Lanes, n_in: int, n_out: int, *, gain: float = 1.0, bias: float | None = None) -> None:
+    def __init__(self, lanes: Lanes, n_in: int, n_out: int, *, initial: Initial = "xavier") -> None:
         super().__init__()
-        bound = gain * math.sqrt(6.0 / (n_in + n_out))
+        torchs = 1.0 / math.sqrt(n_in)
+        bound = torchs if initial == "torch" else math.sqrt(6.0 / (n_in + n_out))
         weight = lanes.uniform(n_in, n_out, low=-bound, high=bound)
         # Products that give many features run faster on weights stored feature by feature; the shape stays the same.
         self.weight = nn.Parameter(weight.mT.contiguous().mT if n_out >= WIDE else weight)
-        bound = 1.0 / math.sqrt(n_in)
-        drawn = lanes.uniform(1, n_out, low=-bound, high=bound)
-        self.bias = nn.Parameter(drawn if bias is None else torch.full_like(drawn, bias))
+        self.bias = nn.Parameter(lanes.uniform(1, n_out, low=-torchs, high=torchs))
 
     def effective_weight(self) -> Tensor:
         """The weights that are applied, ``(lanes, n_in, n_out)``."""

@@ -39,8 +39,17 @@ class Translator(nn.Module):
         self.into = nn.ModuleDict(into)  # type: ignore[assignment]
         self.out_of = nn.ModuleDict({side: layer(shared, latent) for side in sides})
 
-    def forward(self, z: Tensor, source: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    def forward(self, z: Tensor, source: str, *, draw: bool = False) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Translate latents ``z`` ``(lanes, cells, latent)`` of the side ``source``.
+
+        Parameters
+        ----------
+        z
+            What is translated.
+        source
+            The side it comes from.
+        draw
+            Whether to go through a sample of the shared space in evaluation mode too.
 
         Returns
         -------
@@ -52,5 +61,6 @@ class Translator(nn.Module):
         """
         mean, log_variance = self.into[source](z)
         variance = log_variance.exp()
-        shared = self.into[source].sample(mean, variance)
+        heads = self.into[source]
+        shared = heads.draw(mean, variance) if draw else heads.sample(mean, variance)
         return {side: out(shared) for side, out in self.out_of.items()}, mean, variance

@@ -33,7 +33,8 @@ class VariationalAutoencoder(nn.Module):
     """Encoder and decoder of equal hidden layers around a Gaussian latent space; a plain linear output.
 
     A hidden layer is linear, batch normalisation, LeakyReLU, dropout. Mean and log-variance are each linear in the
-    encoder's output; the variance is ``exp(log-variance) + 1e-4``.
+    encoder's output; the variance is ``exp(log-variance) + 1e-4``. Weights start as torch's default, uniform in
+    +-1/sqrt(n_in).
 
     Parameters
     ----------
@@ -66,9 +67,12 @@ class VariationalAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
 
+        def linear(n_in: int, n_out: int) -> Linear:
+            return Linear(lanes, n_in, n_out, initial="torch")
+
         def hidden_layer(n_in: int) -> Layer:
             norm = BatchNorm(lanes, hidden, momentum=MOMENTUM, epsilon=EPSILON)
-            return Layer(Linear(lanes, n_in, hidden), norm=norm, dropout=Dropout(lanes, dropout))
+            return Layer(linear(n_in, hidden), norm=norm, dropout=Dropout(lanes, dropout))
 
         def hidden_layers(n_in: int) -> list[nn.Module]:
             first, others = hidden_layer(n_in), layers - 1
@@ -77,8 +81,8 @@ class VariationalAutoencoder(nn.Module):
             return [first, *(hidden_layer(hidden) for _ in range(others))]
 
         self.encoder = MLP(hidden_layers(n_genes))
-        self.heads = GaussianHeads(lanes, lambda: Linear(lanes, hidden, latent))
-        self.decoder = MLP([*hidden_layers(latent), Layer(Linear(lanes, hidden, n_genes), activation=identity)])
+        self.heads = GaussianHeads(lanes, lambda: linear(hidden, latent))
+        self.decoder = MLP([*hidden_layers(latent), Layer(linear(hidden, n_genes), activation=identity)])
 
     def posterior(self, x: Tensor | SparseBatch) -> tuple[Tensor, Tensor]:
         """Mean and variance of the latent vectors of profiles ``(lanes, cells, genes)``, ``(lanes, cells, latent)``."""

@@ -29,9 +29,11 @@ class GaussianHeads(nn.Module):
         return self.mean(h), self.log_variance(h)
 
     def sample(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """``mean + sqrt(variance) * eps`` in training mode; the mean in evaluation mode."""
-        if not self.training:
-            return mean
+        """A draw in training mode; the mean in evaluation mode."""
+        return self.draw(mean, variance) if self.training else mean
+
+    def draw(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """``mean + sqrt(variance) * eps`` with eps ~ N(0, I), whatever the mode."""
         return mean + variance.sqrt() * self.lanes.normal(*mean.shape[1:])
 
 

@@ -1,7 +1,7 @@
 """What a network is trained on: examples drawn from the expression matrix, handed out in batches."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -93,10 +93,15 @@ class Handout(ABC):
 
     @abstractmethod
     def order(self, number: int, seed: int) -> Examples:
-        """The examples of epoch ``number`` in the order they are handed out, ``len(self) * size`` of them.
+        """The examples of epoch ``number`` in the order they are handed out: all batches but the last are full.
 
         It depends on ``seed`` and ``number`` alone, so that a resumed epoch goes on where it stopped.
         """
+
+    @property
+    def lockstep(self) -> Hashable:
+        """What lanes must agree in to go in lockstep: the sizes of their batches, step by step."""
+        return self.size
 
     def epoch(self, number: int, seed: int, *, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``number`` from the one at ``start`` on, as one lane."""
@@ -105,7 +110,17 @@ class Handout(ABC):
 
 @dataclass(frozen=True)
 class Batches(Handout):
-    """Examples in batches of ``size``, shuffled anew each epoch, the short last one dropped.
+    """Examples in batches of ``size``, shuffled anew each epoch.
+
+    Parameters
+    ----------
+    examples
+        What is handed out.
+    size
+        Examples in a batch.
+    drop_last
+        Whether the examples that do not fill a last batch are left out of an epoch. A single one always is: there is no
+        variance to normalise it by.
 
     Raises
     ------
@@ -115,16 +130,23 @@ class Batches(Handout):
 
     examples: Examples
     size: int
+    drop_last: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.examples) < self.size:
+        if len(self) == 0:
             raise InputError(
                 f"{len(self.examples)} training cells cannot fill a batch of {self.size}: "
                 f"set batch_size to {len(self.examples)} or less, or bring more cells"
             )
 
     def __len__(self) -> int:
-        return len(self.examples) // self.size
+        full, rest = divmod(len(self.examples), self.size)
+        return full if self.drop_last or rest < 2 else full + 1
+
+    @property
+    def lockstep(self) -> Hashable:
+        """The size of the batches and, where the last may be short, the number of examples."""
+        return self.size if self.drop_last else (self.size, len(self.examples))
 
     def order(self, number: int, seed: int) -> Examples:
         """The examples of epoch ``number`` in the order they are handed out."""

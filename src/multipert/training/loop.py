@@ -164,11 +164,11 @@ class _Training:
         config: TrainerConfig,
         identity: Mapping[str, Any],
     ) -> None:
-        shapes = {tuple((stage.name, stage.batches.size, len(stage.updates)) for stage in own) for own in stages}
+        shapes = {tuple((stage.name, stage.batches.lockstep, len(stage.updates)) for stage in own) for own in stages}
         if len(shapes) > 1:
             raise InputError(
-                "these fits do not go through the same stages (one of them lacks the cells for some), so that they "
-                "cannot be trained together: fit them one by one"
+                "these fits do not go through the same stages (one of them lacks the cells for some) or not in batches "
+                "of the same sizes, so that they cannot be trained together: fit them one by one"
             )
         self.fabric = config.fabric()
         self.network = network.to(self.fabric.device)
@@ -279,8 +279,9 @@ class _Training:
             before = time.monotonic()
             self._as_one(lane, lambda: on_epoch(self.network, lane.history))
             self.started += time.monotonic() - before
-        if self._out_of_patience(lane, stage, read) or lane.epoch == stage.epochs:
-            self._end_lane(lane)
+        stopped = self._out_of_patience(lane, stage, read)
+        if stopped or lane.epoch == stage.epochs:
+            self._end_lane(lane, stage, stopped)
         self.network.train()
         return read
 
@@ -314,12 +315,14 @@ class _Training:
         if stage.patience is None or loss is None:
             return False
         if loss < lane.best.loss:
-            lane.best = _Best(loss, lane.epoch, self._take(lane, [*self._buffers(), *self._moving()]))
+            kept = [] if stage.keep == "last" else [*self._buffers(), *self._moving()]
+            lane.best = _Best(loss, lane.epoch, self._take(lane, kept))
         return lane.epoch - lane.best.epoch >= stage.patience
 
-    def _end_lane(self, lane: _Lane) -> None:
+    def _end_lane(self, lane: _Lane, stage: Stage, stopped: bool) -> None:
         """A lane is done with the stage: its weights stand still from now on, and the rest of it is kept."""
-        self._put(lane, lane.best.tensors)
+        if stage.keep == "best" or (stage.keep == "best-if-stopped" and stopped):
+            self._put(lane, lane.best.tensors)
         lane.kept = self._take(lane, self._buffers()) | {STREAM: self.streams.state()[lane.number]}
 
     def _end_stage(self) -> None:
@@ -375,7 +378,7 @@ class _Training:
                 {
                     "epoch": lane.epoch,
                     "steps": lane.steps,
-                    "best": [lane.best.loss, lane.best.epoch] if lane.best.tensors else None,
+                    "best": [lane.best.loss, lane.best.epoch] if lane.best.epoch > 0 else None,
                     "done": lane.kept is not None,
                     "history": lane.history.rows,
                 }

@@ -12,6 +12,10 @@ Terms = Mapping[str, Tensor]
 """Losses of a batch by name, each ``(lanes,)``. The first is minimised; the others are only recorded."""
 
 Loss = Callable[[Batch], Terms]
+Keep = Literal["best", "last", "best-if-stopped"]
+"""Which weights a stage ends with: those of the best validation loss, the last ones, or the best where it stopped early
+and the last where it went to its end."""
+
 Schedule = Callable[[int], float]
 
 
@@ -57,8 +61,8 @@ def warmup(steps: int) -> Schedule:
 
 
 def step_decay(factor: float, every: int) -> Schedule:
-    """Multiplied by ``factor`` after every ``every`` steps of the stage."""
-    return lambda step: factor ** (step // every)
+    """Multiplied by ``factor`` at the stage's step number ``every``, twice that and so on, the first being number 1."""
+    return lambda step: factor ** ((step + 1) // every)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ class Stage:
     validation
         Examples on which a loss is measured after each epoch, nothing moving.
     patience
-        Stop after this many epochs without a better validation loss, and return to the best weights.
+        Stop after this many epochs without a better validation loss.
+    keep
+        Which weights it ends with, where there is a patience; without one, the last.
     measure
         The loss that is measured on the validation examples; by default the first update's.
     """
@@ -113,4 +119,5 @@ class Stage:
     updates: Sequence[Update]
     validation: Examples | None = None
     patience: int | None = None
+    keep: Keep = "best"
     measure: Loss | None = None

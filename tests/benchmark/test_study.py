@@ -85,13 +85,13 @@ def test_the_example_of_the_docs_means_what_it_says(read: Read, tmp_path: Path) 
     assert (kang.held_out, kang.perturbations, kang.preprocessing) == (("B", "NK"), None, None)
 
     assert (patients.path, patients.source) == (tmp_path / "cells.h5ad", "cells.h5ad")
-    assert patients.keys == Keys("drug", "vehicle", "patient", None, None, None)
+    assert patients.keys == Keys(perturbation_key="drug", control="vehicle", context_key="patient")
     assert patients.preprocessing == {"choose_on": "training", "n_top_genes": 2000}
     assert (patients.held_out, patients.perturbations) == (None, ("dexamethasone",))
 
     assert (made.path, made.source, made.published) == (None, "simulated cells", None)
     assert made.simulated == {"n_genes": 500, "perturbations": ["alpha"], "doses": [0.1, 1, 10], "response": 2.0}
-    assert made.keys == Keys("compound", "control", "cell_type", "dose", None, None)
+    assert made.keys == Keys(perturbation_key="compound", control="control", context_key="cell_type", dose_key="dose")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_a_study_says_takes_the_place_of_the_catalogue(read: Read) -> None:
         + '[[datasets]]\nname = "kang"\ncontext_key = "donor"\n'
         + '[[datasets]]\nname = "nault"\npreprocess = { n_top_genes = 2000 }\n'
     ).datasets
-    assert kang.keys == Keys("condition", "control", "donor", None, None, None)
+    assert kang.keys == Keys(perturbation_key="condition", control="control", context_key="donor")
     asked = catalogue.dataset("nault").preprocessing
     assert asked is not None
     assert nault.preprocessing == {**asked, "n_top_genes": 2000}

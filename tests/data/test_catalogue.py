@@ -153,9 +153,7 @@ def subset(server: Server, parts: list[Path], monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_catalogue_says_what_a_study_needs() -> None:
     assert list(DATASETS) == ["kang", "nault", "hagai", "kang_subset", "mcfaline_subset"]
-    assert dataset("nault").keys == Keys.resolve(
-        perturbation_key=None, control=None, context_key="celltype", dose_key="Dose", compound="TCDD", layer=None
-    )
+    assert dataset("nault").keys == Keys(context_key="celltype", dose_key="Dose", compound="TCDD")
     assert (dataset("hagai").keys.control, dataset("hagai").keys.context_key) == ("unst", "species")
     assert {one.name: one.published for one in DATASETS.values()} == {
         "kang": "kang",

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from multipert.data import PerturbationData, write_h5ad
+from multipert.data import Keys, PerturbationData, write_h5ad
 from multipert.errors import InputError
 
 KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
@@ -438,3 +439,66 @@ class TestBadInput:
 
         with pytest.raises(InputError, match=r"cells\.h5ad: no cell is labelled 'ctrl'"):
             PerturbationData.from_anndata(tmp_path / "cells.h5ad", **{**KEYS, "control": "ctrl"})
+
+
+class TestSeveralColumns:
+    @staticmethod
+    def donors() -> AnnData:
+        return tiny(donor=["p2", "p1", "p1", "p1"])
+
+    def test_several_columns_make_a_context(self) -> None:
+        data = PerturbationData.from_anndata(self.donors(), **{**KEYS, "context_key": ["cell_type", "donor"]})
+
+        assert data.contexts == ("A | p1", "A | p2", "B | p1")
+        assert data.context.tolist() == [1, 0, 2, 2]
+        assert data.keys.context_columns == ("cell_type", "donor")
+        assert PerturbationData.read(data.to_anndata(), data.keys).fingerprint == data.fingerprint
+
+    def test_keys_survive_json(self) -> None:
+        keys = Keys(dose_key="dose", context_key=["a", "b"], covariate_key=["c"])
+
+        assert Keys(**json.loads(json.dumps(dataclasses.asdict(keys)))) == keys
+        assert (keys.compound, keys.control, keys.covariate_key) == ("dose", "control", "c")
+
+    def test_a_covariate_is_read(self) -> None:
+        data = PerturbationData.from_anndata(self.donors(), **KEYS, covariate_key="donor")
+        without = PerturbationData.from_anndata(self.donors(), **KEYS)
+
+        assert data.covariates == ("p1", "p2")
+        assert data.covariate.tolist() == [1, 0, 0, 0]
+        assert data.rows(context="A", covariate="p2").tolist() == [0]
+        assert without.covariates == ()
+        assert without.covariate.tolist() == [0, 0, 0, 0]
+        assert data.fingerprint != without.fingerprint
+        assert "covariate levels (2): p1, p2" in repr(data)
+
+    def test_counts_come_with_the_cells(self, cells: AnnData) -> None:
+        data = PerturbationData.from_anndata(cells, **KEYS, counts_layer="counts")
+
+        assert data.counts is not None
+        np.testing.assert_array_equal(data.counts.toarray(), cells.layers["counts"].toarray())
+        rows = data.rows(context="B")
+        np.testing.assert_array_equal(
+            data.to_anndata(rows).layers["counts"].toarray(), cells.layers["counts"][rows].toarray()
+        )
+
+    def test_a_counts_layer_must_hold_counts(self, cells: AnnData) -> None:
+        cells.layers["log"] = cells.X.copy()
+        with pytest.raises(InputError, match="the values of layer 'log' are no raw counts"):
+            PerturbationData.from_anndata(cells, **KEYS, counts_layer="log")
+
+    @pytest.mark.parametrize(
+        ("keys", "message"),
+        [
+            ({"context_key": ["cell_type", "cell_type"]}, "context_key names a column twice"),
+            ({"context_key": []}, "context_key takes the name of a column"),
+            ({"covariate_key": "cell_type"}, "'cell_type' is context key and covariate key"),
+            ({"covariate_key": "condition"}, "the covariate key 'condition' is also the perturbation"),
+            ({"covariate_key": "batch"}, "the covariate key 'batch' is not a column of obs"),
+            ({"covariate_key": "tube"}, r"no level of the covariate obs\['tube'\] has both control and perturbed"),
+        ],
+    )
+    def test_what_does_not_go_together(self, keys: dict[str, Any], message: str) -> None:
+        adata = tiny(tube=["c", "d", "c", "d"])
+        with pytest.raises(InputError, match=message):
+            PerturbationData.from_anndata(adata, **{**KEYS, **keys})

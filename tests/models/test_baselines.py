@@ -317,3 +317,29 @@ def test_resample_on_kang(kang_path: Path) -> None:
     for metric, seen in (("r2_hvg", 0.945), ("r2_deg20", 0.955), ("r2_deg100", 0.949)):
         assert found[metric] == pytest.approx(seen, abs=0.01)
     assert found["edistance"] == pytest.approx(0.22, abs=0.02)
+
+
+def test_controls_are_matched_within_the_covariate() -> None:
+    """Two donors far apart and unevenly perturbed: pooled, the donors' difference would pass for a response."""
+    rng = np.random.default_rng(0)
+    donor = np.repeat(["p1", "p2"], [60, 60])
+    condition = np.concatenate([np.repeat(["control", "drug"], [50, 10]), np.repeat(["control", "drug"], [20, 40])])
+    place = np.where(donor == "p1", 1.0, 3.0)[:, None] + np.where(condition == "drug", 0.5, 0.0)[:, None]
+    obs = pd.DataFrame({"condition": condition, "donor": donor, "cell_type": "A"}, index=[f"c{i}" for i in range(120)])
+    adata = AnnData((place + 0.01 * rng.random((120, 4))).astype(np.float32), obs=obs)
+    keys = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+    matched = PerturbationData.from_anndata(adata, **keys, covariate_key="donor")
+    pooled = PerturbationData.from_anndata(adata, **keys)
+
+    def shift(data: PerturbationData, condition: str = "drug") -> Any:
+        controls = data.to_anndata(data.rows(condition="control", covariate="p1" if data.covariates else None))
+        model = MeanShift().fit(data, train_on_everything(data))
+        return (model.predict(controls, condition).X - controls.X.toarray()).mean(axis=0)
+
+    np.testing.assert_allclose(shift(matched), 0.5, atol=0.01)
+    assert (shift(pooled) > 1).all()
+
+    # The slow formula: levels weighted by their perturbed cells.
+    X, d, c = matched.X.toarray(), matched.covariate, matched.condition
+    within = [X[(d == one) & (c == 1)].mean(axis=0) - X[(d == one) & (c == 0)].mean(axis=0) for one in (0, 1)]
+    np.testing.assert_allclose(shift(matched), np.average(within, axis=0, weights=[10, 40]), rtol=1e-5)

@@ -158,3 +158,15 @@ def test_components_keep_distances_and_both_ways_agree() -> None:
     iterated = principal_components(csr_matrix(many))
     assert iterated.shape == (560, 50)
     np.testing.assert_allclose(pdist(iterated), pdist(many), atol=1e-4)
+
+
+def test_partners_are_of_the_same_level_of_the_covariate() -> None:
+    adata = simulate(n_genes=30, contexts=("A", "B"), perturbations=("alpha",), cells_per_group=12)
+    adata.obs["donor"] = np.where(np.arange(adata.n_obs) % 3 == 0, "p1", "p2")
+    data = PerturbationData.from_anndata(
+        adata, perturbation_key="condition", control="control", context_key="cell_type", covariate_key="donor"
+    )
+    pairs = pair(data, everyone(data))
+    np.testing.assert_array_equal(np.sort(pairs.control), data.rows(condition="control"))
+    for codes in (data.context, data.covariate):
+        np.testing.assert_array_equal(codes[pairs.control], codes[pairs.partner])

@@ -57,7 +57,7 @@ def prepare(dataset: StudyDataset, content: str, held_out: str | None) -> Pertur
     if place not in _prepared:
         while len(_prepared) >= KEPT:
             del _prepared[next(iter(_prepared))]
-        _prepared[place] = PerturbationData.from_anndata(_cells(dataset, chosen_on), **asdict(dataset.keys))
+        _prepared[place] = PerturbationData.read(_cells(dataset, chosen_on), dataset.keys)
     return _prepared[place]
 
 
@@ -70,7 +70,5 @@ def _cells(dataset: StudyDataset, chosen_on: str | None) -> AnnData:
     if dataset.preprocessing is None:
         return cells
     values: Mapping[str, Any] = {name: value for name, value in dataset.preprocessing.items() if name != "choose_on"}
-    keys = asdict(dataset.keys)
-    del keys["layer"], keys["compound"]
-    mask = None if chosen_on is None else training_mask(cells, **keys, held_out=chosen_on)
+    mask = None if chosen_on is None else training_mask(cells, dataset.keys, chosen_on)
     return preprocess(cells, **values, choose_on=mask)

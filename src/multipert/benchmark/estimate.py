@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
@@ -95,5 +95,4 @@ def _some(data: PerturbationData) -> PerturbationData:
     """The first cells of each condition in each context."""
     group = data.context * len(data.conditions) + data.condition
     rows = np.concatenate([np.flatnonzero(group == one)[:CELLS_PER_GROUP] for one in np.unique(group)])
-    keys = asdict(replace(data.keys, layer=None))
-    return PerturbationData.from_anndata(data.to_anndata(np.sort(rows)), **keys)
+    return PerturbationData.read(data.to_anndata(np.sort(rows)), replace(data.keys, layer=None))

@@ -171,7 +171,9 @@ _STUDY: Mapping[str, Any] = {
     "seeds": Sequence[int],
     "metrics": Sequence[str],
 }
-_KEYS: Mapping[str, Any] = dict.fromkeys(inspect.signature(Keys.resolve).parameters, str)
+_KEYS: Mapping[str, Any] = dict.fromkeys(inspect.signature(Keys).parameters, str) | dict.fromkeys(
+    ("context_key", "covariate_key"), str | Sequence[str]
+)
 _SCORED: Mapping[str, Any] = {"held_out": Sequence[str], "perturbations": Sequence[str]}
 _CELLS: Mapping[str, Any] = {"name": str, "path": str, **_KEYS, "preprocess": Mapping[str, Any], **_SCORED}
 _SIMULATED: Mapping[str, Any] = {"name": str, "simulate": Mapping[str, Any], **_SCORED}
@@ -351,7 +353,7 @@ def _read_from(
     table: _Table,
     path: Path,
     source: str,
-    keys: Mapping[str, str | None],
+    keys: Mapping[str, Any],
     preprocessing: Mapping[str, Any] | None,
     published: str | None,
 ) -> StudyDataset:
@@ -372,7 +374,7 @@ def _read_from(
             "layer",
         )
     with table.blame():
-        resolved = Keys.resolve(**keys)  # type: ignore[arg-type]
+        resolved = Keys(**keys)
     return StudyDataset(
         table.values["name"], source, path, None, resolved, preprocessing, **_scored(table), published=published
     )
@@ -392,13 +394,11 @@ def _simulated(table: _Table) -> StudyDataset:
             # The least of worlds is drawn in no time, and refuses a value that any other would refuse.
             simulate(**{"n_genes": 20, "cells_per_group": 1, key: value})
     dosed = "doses" in own.values
-    keys = Keys.resolve(
+    keys = Keys(
         perturbation_key="compound" if dosed else "condition",
         control="control",
         context_key="cell_type",
         dose_key="dose" if dosed else None,
-        compound=None,
-        layer=None,
     )
     return StudyDataset(
         table.values["name"], "simulated cells", None, own.values, keys, None, **_scored(table), published=None

@@ -127,6 +127,6 @@ def _options(one: "Dataset") -> str:
         "--control": keys.control if keys.perturbation_key is not None else None,
         "--dose-key": keys.dose_key,
         "--compound": keys.compound,
-        "--context-key": keys.context_key,
     }
-    return " ".join(f"{option} {value}" for option, value in given.items() if value is not None)
+    options = [f"{option} {value}" for option, value in given.items() if value is not None]
+    return " ".join([*options, *(f"--context-key {column}" for column in keys.context_columns)])

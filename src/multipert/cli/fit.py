@@ -6,25 +6,22 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from multipert.cli.keys import (
+    Compound,
+    ContextKey,
+    Control,
+    CountsLayer,
+    CovariateKey,
+    DoseKey,
+    Layer,
+    PerturbationKey,
+)
 from multipert.errors import InputError
 
 if TYPE_CHECKING:
     from multipert.networks import Precision
 
 Data = Annotated[Path, typer.Argument(metavar="DATA.h5ad", help="Log-normalised cells.", show_default=False)]
-PerturbationKey = Annotated[
-    str | None, typer.Option("--perturbation-key", metavar="K", help="Column of obs that names the perturbation.")
-]
-Control = Annotated[str | None, typer.Option("--control", metavar="LABEL", help="Label of control cells in it.")]
-ContextKey = Annotated[
-    str, typer.Option("--context-key", metavar="K", help="Column of obs that names the context (cell type, species).")
-]
-DoseKey = Annotated[
-    str | None, typer.Option("--dose-key", metavar="K", help="Column of obs that gives the dose; control is dose 0.")
-]
-Compound = Annotated[
-    str | None, typer.Option("--compound", metavar="NAME", help="The one compound, where only a dose key is given.")
-]
 
 
 def fit(
@@ -36,7 +33,9 @@ def fit(
     control: Control = None,
     dose_key: DoseKey = None,
     compound: Compound = None,
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Layer to read in place of X.")] = None,
+    covariate_key: CovariateKey = None,
+    layer: Layer = None,
+    counts_layer: CountsLayer = None,
     hold_out: Annotated[
         str | None, typer.Option("--hold-out", metavar="CONTEXT", help="Hide this context's perturbed cells.")
     ] = None,
@@ -66,7 +65,9 @@ def fit(
         context_key=context_key,
         dose_key=dose_key,
         compound=compound,
+        covariate_key=covariate_key or None,
         layer=layer,
+        counts_layer=counts_layer,
     )
     print(cells)
     split = leave_context_out(cells, hold_out) if hold_out is not None else None

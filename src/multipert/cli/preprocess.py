@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from multipert.cli.fit import Control, DoseKey, PerturbationKey
+from multipert.cli.keys import ContextKey, Control, DoseKey, PerturbationKey
 from multipert.errors import InputError
 
 
@@ -26,29 +26,21 @@ def preprocess(
     ] = None,
     perturbation_key: PerturbationKey = None,
     control: Control = None,
-    context_key: Annotated[
-        str | None, typer.Option("--context-key", metavar="K", help="Column of obs that names the context.")
-    ] = None,
+    context_key: ContextKey = [],  # noqa: B006 (Typer reads it)
     dose_key: DoseKey = None,
 ) -> None:
     """Filter cells and genes, normalise to the median total, log1p, keep the most variable genes."""
-    from multipert.data import check_writable, read_h5ad, training_mask, write_h5ad
+    from multipert.data import Keys, check_writable, read_h5ad, training_mask, write_h5ad
     from multipert.data import preprocess as preprocess_counts
 
     check_writable(out)
     cells = read_h5ad(counts)
     choose_on = None
     if hold_out is not None:
-        if context_key is None:
+        if not context_key:
             raise InputError("--hold-out names a context: say with --context-key which column of obs holds contexts")
-        choose_on = training_mask(
-            cells,
-            perturbation_key=perturbation_key,
-            control=control,
-            context_key=context_key,
-            dose_key=dose_key,
-            held_out=hold_out,
-        )
+        keys = Keys(perturbation_key=perturbation_key, control=control, context_key=context_key, dose_key=dose_key)
+        choose_on = training_mask(cells, keys, hold_out)
     processed = preprocess_counts(
         cells,
         min_counts=min_counts,

@@ -7,12 +7,12 @@ from .catalogue import fetch as fetch
 from .catalogue import find as find
 from .catalogue import locate as locate
 from .catalogue import register as register
-from .conditions import Keys as Keys
 from .files import atomic_path as atomic_path
 from .files import check_writable as check_writable
 from .files import read_h5ad as read_h5ad
 from .files import write_h5ad as write_h5ad
 from .files import write_text as write_text
+from .keys import Keys as Keys
 from .perturbation_data import PerturbationData as PerturbationData
 from .preprocessing import preprocess as preprocess
 from .preprocessing import training_mask as training_mask

@@ -9,9 +9,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from multipert.data.conditions import Keys
+from multipert.data.conditions import joint_labels
 from multipert.data.expression import check_log_normalised, take_expression
 from multipert.data.files import read_h5ad
+from multipert.data.keys import Keys
 from multipert.errors import InputError
 
 _NAMED = 5
@@ -79,10 +80,10 @@ def read_aligned(
         if path is None:
             raise
         raise InputError(f"{path}: {error}") from None
-    if keys.context_key in adata.obs:
-        context = pd.factorize(adata.obs[keys.context_key].astype(str))[0].astype(np.int64)
-    else:
-        context = np.zeros(adata.n_obs, dtype=np.int64)
+    context = np.zeros(adata.n_obs, dtype=np.int64)
+    if all(column in adata.obs for column in keys.context_columns):
+        known = adata.obs[list(keys.context_columns)].astype(str)  # cells that nobody named are a group too
+        context, _ = joint_labels(known, keys.context_columns, "context key")
     return AlignedCells(X, adata.obs, context)
 
 

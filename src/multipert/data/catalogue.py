@@ -13,10 +13,11 @@ import anndata
 import pandas as pd
 from anndata import AnnData
 
-from multipert.data.conditions import Keys, read_conditions
+from multipert.data.conditions import read_conditions
 from multipert.data.downloads import download, no_room
 from multipert.data.expression import take_expression
 from multipert.data.files import atomic_path, read_h5ad, write_text
+from multipert.data.keys import Keys
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
@@ -79,7 +80,7 @@ class Dataset:
 
 
 def _keys(perturbation: str, context: str, control: str = "control") -> Keys:
-    return Keys(perturbation, control, context, dose_key=None, compound=None, layer=None)
+    return Keys(perturbation_key=perturbation, control=control, context_key=context)
 
 
 _BLOOD = ("B", "CD14+Mono", "CD4T", "CD8T", "Dendritic", "FCGR3A+Mono", "NK")
@@ -109,7 +110,7 @@ DATASETS: Mapping[str, Dataset] = {
             title="mouse liver nuclei under eight doses of TCDD",
             source="Nault et al. 2021, 2022; GEO GSE184506",
             size="about 131,000 nuclei before filtering",
-            keys=Keys(None, "control", "celltype", dose_key="Dose", compound="TCDD", layer=None),
+            keys=Keys(context_key="celltype", dose_key="Dose", compound="TCDD"),
             contexts=(),
             preprocessing={
                 "min_counts": 500,

@@ -1,5 +1,6 @@
-"""Which condition and which context each cell is in, read from the columns of ``obs``."""
+"""Which condition, context and covariate level each cell is in, read from the columns of ``obs``."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,77 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from multipert.data.keys import SEPARATOR, Keys
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Where an AnnData says what each cell is.
-
-    Attributes
-    ----------
-    perturbation_key
-        The column of ``obs`` that names the perturbation; none where all perturbed cells got one compound.
-    control
-        What control cells are labelled (with ``perturbation_key``), or what to call the cells at dose 0.
-    context_key
-        The column of ``obs`` that names the context.
-    dose_key
-        The column of ``obs`` that gives the dose.
-    compound
-        The one compound whose doses ``dose_key`` gives, without ``perturbation_key``.
-    layer
-        The layer that holds the log-normalised expression; none means ``X``.
-    """
-
-    perturbation_key: str | None
-    control: str
-    context_key: str
-    dose_key: str | None
-    compound: str | None
-    layer: str | None
-
-    @classmethod
-    def resolve(
-        cls,
-        *,
-        perturbation_key: str | None,
-        control: object,
-        context_key: str,
-        dose_key: str | None,
-        compound: str | None,
-        layer: str | None,
-    ) -> "Keys":
-        """Fill in what may be left out, and refuse what does not go together.
-
-        Raises
-        ------
-        InputError
-            Neither a perturbation nor a dose key, no control label, or two keys that exclude each other.
-        """
-        if perturbation_key is None and dose_key is None:
-            raise InputError("nothing says what was done to a cell: give perturbation_key, dose_key or both")
-        if context_key in (perturbation_key, dose_key):
-            raise InputError(
-                f"the context key {context_key!r} is also the perturbation or dose key: give another column"
-            )
-        if perturbation_key is None:
-            control = "control" if control is None else control
-            compound = compound or dose_key
-        elif control is None:
-            raise InputError(f"control is missing: give the label of control cells in obs[{perturbation_key!r}]")
-        elif compound is not None:
-            raise InputError(
-                f"compound {compound!r} is given beside perturbation_key {perturbation_key!r}, which names compounds: "
-                "give one of the two"
-            )
-        return cls(perturbation_key, str(control), context_key, dose_key, compound, layer)
-
-
 @dataclass(frozen=True, eq=False)
 class Conditions:
-    """The conditions and contexts of a set of cells.
+    """The conditions, contexts and covariate levels of a set of cells.
 
     Attributes
     ----------
@@ -91,6 +29,10 @@ class Conditions:
         (cells,) index into ``contexts``.
     doses
         The dose of each condition (0 for control); empty without a dose key.
+    covariates
+        The names of the covariate's levels, sorted; empty without a covariate key.
+    covariate
+        (cells,) index into ``covariates``; all 0 without a covariate key.
     """
 
     conditions: tuple[str, ...]
@@ -98,10 +40,12 @@ class Conditions:
     contexts: tuple[str, ...]
     context: NDArray[np.int64]
     doses: dict[str, float]
+    covariates: tuple[str, ...]
+    covariate: NDArray[np.int64]
 
 
 def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
-    """Read the condition and context of every cell.
+    """Read the condition, context and covariate level of every cell.
 
     Parameters
     ----------
@@ -113,13 +57,13 @@ def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
     Raises
     ------
     InputError
-        There are no cells, a column is missing, a label is NaN, control or perturbed cells are absent, or a dose
-        makes no sense.
+        There are no cells, a column is missing, a label is NaN, control or perturbed cells are absent, a dose makes no
+        sense, or no level of the covariate has both control and perturbed cells of a context.
     """
     n_cells = len(obs)
     if n_cells == 0:
         raise InputError("there are no cells in it")
-    context, contexts = _labels(obs, keys.context_key, "context key")
+    context, contexts = joint_labels(obs, keys.context_columns, "context key")
     if keys.perturbation_key is None:
         name, names = np.zeros(n_cells, dtype=np.int64), [str(keys.compound)]
         dose = _doses(obs, keys, np.ones(n_cells, dtype=bool))
@@ -127,7 +71,7 @@ def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
         if not is_control.any():
             raise InputError(f"no cell is at dose 0, the control, in obs[{keys.dose_key!r}]; {_smallest(dose)}")
     else:
-        name, names = _labels(obs, keys.perturbation_key, "perturbation key")
+        name, names = joint_labels(obs, (keys.perturbation_key,), "perturbation key")
         if keys.control not in names:
             raise InputError(
                 f"no cell is labelled {keys.control!r}, the control, in obs[{keys.perturbation_key!r}]; "
@@ -148,9 +92,15 @@ def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
     present, condition = np.unique(pair, return_inverse=True)
     pairs = [(names[one // len(dose_values)], float(dose_values[one % len(dose_values)])) for one in present[1:]]
     dosed = keys.dose_key is not None
-    conditions = (keys.control, *(f"{one}@{at:g}" if dosed else one for one, at in pairs))
+    conditions = (str(keys.control), *(f"{one}@{at:g}" if dosed else one for one, at in pairs))
     doses = dict(zip(conditions, (0.0, *(at for _, at in pairs)), strict=True)) if dosed else {}
-    return Conditions(conditions, condition.astype(np.int64), tuple(contexts), context, doses)
+    covariate, covariates = np.zeros(n_cells, dtype=np.int64), list[str]()
+    if keys.covariate_key is not None:
+        covariate, covariates = joint_labels(obs, keys.covariate_columns, "covariate key")
+        _check_matched(covariate, context, is_control, keys)
+    return Conditions(
+        conditions, condition.astype(np.int64), tuple(contexts), context, doses, tuple(covariates), covariate
+    )
 
 
 def _column(obs: pd.DataFrame, key: str, role: str) -> "pd.Series[Any]":
@@ -159,14 +109,44 @@ def _column(obs: pd.DataFrame, key: str, role: str) -> "pd.Series[Any]":
     return obs[key]
 
 
-def _labels(obs: pd.DataFrame, key: str, role: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Codes of the cells and the sorted labels, compared as text whatever their type."""
-    column = _column(obs, key, role)
-    n_missing = int(column.isna().sum())
-    if n_missing:
-        raise InputError(f"the {role} obs[{key!r}] is empty (NaN) in {n_missing} cells: label these cells or drop them")
-    codes, labels = pd.factorize(column.astype(str).to_numpy(dtype=object), sort=True)
+def joint_labels(obs: pd.DataFrame, columns: Sequence[str], role: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Read the labels that one column, or several together, give the cells: as text, whatever their type.
+
+    Returns
+    -------
+    tuple
+        (cells,) codes, and the sorted labels they stand for; those of several columns are joined by ``" | "``.
+
+    Raises
+    ------
+    InputError
+        A column is missing, or a label is NaN.
+    """
+    texts = []
+    for key in columns:
+        column = _column(obs, key, role)
+        n_missing = int(column.isna().sum())
+        if n_missing:
+            raise InputError(
+                f"the {role} obs[{key!r}] is empty (NaN) in {n_missing} cells: label these cells or drop them"
+            )
+        texts.append(column.astype(str).to_numpy(dtype=object))
+    joined = texts[0] if len(texts) == 1 else np.array([SEPARATOR.join(labels) for labels in zip(*texts, strict=True)])
+    codes, labels = pd.factorize(joined.astype(object), sort=True)
     return codes.astype(np.int64), [str(label) for label in labels]
+
+
+def _check_matched(
+    covariate: NDArray[np.int64], context: NDArray[np.int64], is_control: NDArray[np.bool_], keys: Keys
+) -> None:
+    """Refuse a covariate that tells control from perturbed cells: within its levels nothing could be compared."""
+    group = covariate * (context.max() + 1) + context
+    if len(np.intersect1d(group[is_control], group[~is_control])) == 0:
+        named = " and ".join(f"obs[{column!r}]" for column in keys.covariate_columns)
+        raise InputError(
+            f"no level of the covariate {named} has both control and perturbed cells of a context, so that no "
+            "perturbed cell can be compared with a control of its own level: leave the covariate key out"
+        )
 
 
 def _doses(obs: pd.DataFrame, keys: Keys, dosed: NDArray[np.bool_]) -> NDArray[np.float64]:

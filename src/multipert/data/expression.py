@@ -68,6 +68,24 @@ def check_log_normalised(X: sparse.csr_matrix) -> None:
         raise InputError(f"the values reach {X.data.max():g}, too large to be log-normalised: {remedy}")
 
 
+def take_counts(adata: AnnData, layer: str | None, *, own: bool = False) -> sparse.csr_matrix:
+    """Take raw counts, as :func:`take_expression` does.
+
+    Raises
+    ------
+    InputError
+        As there, or the values are no whole numbers.
+    """
+    counts = take_expression(adata, layer, own=own)
+    if not are_whole(counts.data):
+        where = "the values" if layer is None else f"the values of layer {layer!r}"
+        raise InputError(
+            f"{where} are no raw counts (some are not whole numbers): name the layer that holds the counts; "
+            f"{did_you_mean('counts', adata.layers)}"
+        )
+    return counts
+
+
 def are_whole(values: NDArray[np.float32]) -> bool:
     """Whether all values are whole numbers; the first few that are not settle it."""
     return all(bool((block == np.rint(block)).all()) for block in blocks(values))

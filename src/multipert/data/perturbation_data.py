@@ -1,8 +1,9 @@
-"""The checked view of an AnnData that every other room works on."""
+"""The checked view of an AnnData that every other package works on."""
 
 import hashlib
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from multipert.data.conditions import Keys, read_conditions
-from multipert.data.expression import blocks, check_log_normalised, take_expression
+from multipert.data.conditions import read_conditions
+from multipert.data.expression import blocks, check_log_normalised, take_counts, take_expression
 from multipert.data.files import read_h5ad
+from multipert.data.keys import Keys
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
@@ -45,8 +47,14 @@ class PerturbationData:
         (cells,) index into ``contexts``.
     doses
         The dose of each condition (0 for control); empty without a dose key.
+    covariates
+        The names of the levels of the covariate (donors, batches), sorted; empty without a covariate key.
+    covariate
+        (cells,) index into ``covariates``; all 0 without a covariate key.
     keys
         Where all this was read.
+    counts
+        (cells, genes) float32, the raw counts; none without a counts layer.
     """
 
     X: sparse.csr_matrix
@@ -57,7 +65,10 @@ class PerturbationData:
     contexts: tuple[str, ...]
     context: NDArray[np.int64]
     doses: dict[str, float]
+    covariates: tuple[str, ...]
+    covariate: NDArray[np.int64]
     keys: Keys
+    counts: sparse.csr_matrix | None = None
 
     @classmethod
     def from_anndata(
@@ -66,51 +77,73 @@ class PerturbationData:
         *,
         perturbation_key: str | None = None,
         control: str | None = None,
-        context_key: str,
+        context_key: str | Sequence[str],
         dose_key: str | None = None,
         compound: str | None = None,
+        covariate_key: str | Sequence[str] | None = None,
         layer: str | None = None,
+        counts_layer: str | None = None,
     ) -> Self:
         """Check an AnnData and take from it what models need.
 
         Parameters
         ----------
         adata
-            The cells, or the path of an h5ad file: log-normalised expression, sparse or dense, in memory or backed.
+            The cells, or the path of an h5ad or zarr file: log-normalised expression, sparse or dense, in memory or
+            backed.
         perturbation_key
             The column of ``obs`` that names the perturbation.
         control
             What control cells are labelled in it. Without ``perturbation_key``: what to call the cells at dose 0.
         context_key
-            The column of ``obs`` that names the context (cell type, species, patient, cell line).
+            The column of ``obs`` that names the context (cell type, species, patient, cell line). Several columns
+            together make a context, such as ``B | patient 3``.
         dose_key
             The column of ``obs`` that gives the dose. Beside ``perturbation_key``, each perturbation at each dose is
             a condition ``name@dose``, and the dose of control cells is not read. Alone, dose 0 is the control.
         compound
             The name of the one compound, where ``dose_key`` stands alone (by default ``dose_key`` itself).
+        covariate_key
+            The column (or columns) of ``obs`` that names the donor or batch, within which perturbed cells are compared
+            with control cells.
         layer
             The layer to read in place of ``X``.
+        counts_layer
+            The layer that holds the raw counts beside it.
 
         Raises
         ------
         InputError
             A key, layer or label is missing, or the expression is not log-normalised: what is wrong, in one sentence.
         """
-        path = adata if isinstance(adata, str | Path) else None
-        if not isinstance(adata, AnnData):
-            adata = read_h5ad(adata)
+        keys = Keys(
+            perturbation_key=perturbation_key,
+            control=control,
+            context_key=context_key,
+            dose_key=dose_key,
+            compound=compound,
+            covariate_key=covariate_key,
+            layer=layer,
+            counts_layer=counts_layer,
+        )
+        return cls.read(adata, keys)
+
+    @classmethod
+    def read(cls, source: AnnData | str | Path, keys: Keys) -> Self:
+        """Do what :meth:`from_anndata` does, the columns given as one.
+
+        Raises
+        ------
+        InputError
+            As :meth:`from_anndata`.
+        """
+        path = None if isinstance(source, AnnData) else source
+        adata = source if isinstance(source, AnnData) else read_h5ad(source)
         try:
-            keys = Keys.resolve(
-                perturbation_key=perturbation_key,
-                control=control,
-                context_key=context_key,
-                dose_key=dose_key,
-                compound=compound,
-                layer=layer,
-            )
             found = read_conditions(adata.obs, keys)
-            X = take_expression(adata, layer, own=path is not None)
+            X = take_expression(adata, keys.layer, own=path is not None)
             check_log_normalised(X)
+            counts = None if keys.counts_layer is None else take_counts(adata, keys.counts_layer, own=path is not None)
         except InputError as error:
             if path is None:
                 raise
@@ -124,7 +157,10 @@ class PerturbationData:
             contexts=found.contexts,
             context=found.context,
             doses=found.doses,
+            covariates=found.covariates,
+            covariate=found.covariate,
             keys=keys,
+            counts=counts,
         )
 
     @property
@@ -144,27 +180,28 @@ class PerturbationData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that stand for the expression, genes, conditions and contexts.
+        """Sixteen hexadecimal digits that stand for the expression, genes, conditions, contexts and covariate.
 
         The same for the same content, however the matrix was stored; cell names and other columns play no part.
         """
         digest = hashlib.blake2b(digest_size=8)
         names = (self.X.shape, list(self.genes), self.conditions, self.contexts)
         digest.update(json.dumps(names).encode())
+        codes = [self.condition, self.context]
+        if self.covariates:
+            digest.update(json.dumps(self.covariates).encode())
+            codes.append(self.covariate)
         # Byte order and width are fixed, so that another machine agrees.
-        for values, width in (
-            (self.condition, "<i8"),
-            (self.context, "<i8"),
-            (self.X.indptr, "<i8"),
-            (self.X.indices, "<i8"),
-            (self.X.data, "<f4"),
-        ):
+        for values in (*codes, self.X.indptr, self.X.indices, self.X.data):
+            width = "<f4" if values.dtype.kind == "f" else "<i8"
             for block in blocks(values):
                 digest.update(block.astype(width).tobytes())
         return digest.hexdigest()
 
-    def rows(self, *, condition: str | None = None, context: str | None = None) -> NDArray[np.int64]:
-        """Find the cells of a condition, of a context, or of both.
+    def rows(
+        self, *, condition: str | None = None, context: str | None = None, covariate: str | None = None
+    ) -> NDArray[np.int64]:
+        """Find the cells of a condition, of a context, of a level of the covariate, or of several of these.
 
         Parameters
         ----------
@@ -172,6 +209,8 @@ class PerturbationData:
             One of ``conditions``; any, if not given.
         context
             One of ``contexts``; any, if not given.
+        covariate
+            One of ``covariates``; any, if not given.
 
         Returns
         -------
@@ -181,13 +220,15 @@ class PerturbationData:
         Raises
         ------
         InputError
-            The condition or the context is unknown.
+            The condition, the context or the level is unknown.
         """
         wanted = np.ones(len(self), dtype=bool)
         if condition is not None:
             wanted &= self.condition == _index("condition", condition, self.conditions)
         if context is not None:
             wanted &= self.context == _index("context", context, self.contexts)
+        if covariate is not None:
+            wanted &= self.covariate == _index("level of the covariate", covariate, self.covariates)
         return np.flatnonzero(wanted)
 
     def compound(self, condition: str) -> str:
@@ -232,13 +273,16 @@ class PerturbationData:
         Returns
         -------
         AnnData
-            (chosen, genes): ``X`` sparse float32, ``obs`` as it was given.
+            (chosen, genes): ``X`` sparse float32, ``obs`` as it was given, counts in the layer they were in.
         """
         X = self.X.copy() if rows is None else self.X[rows]
         obs = self.obs.copy() if rows is None else self.obs.iloc[rows].copy()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Observation names are not unique")
-            return AnnData(X, obs=obs, var=pd.DataFrame(index=self.genes))
+            adata = AnnData(X, obs=obs, var=pd.DataFrame(index=self.genes))
+        if self.counts is not None:
+            adata.layers[self.keys.counts_layer] = self.counts.copy() if rows is None else self.counts[rows]
+        return adata
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -250,6 +294,7 @@ class PerturbationData:
             f"  control: {self.control!r} ({n_controls:,} cells)\n"
             f"  {_listed('perturbations', self.perturbations)}\n"
             f"  {_listed('contexts', self.contexts)}"
+            + (f"\n  {_listed('covariate levels', self.covariates)}" if self.covariates else "")
         )
 
 

@@ -5,8 +5,9 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from multipert.data.conditions import Keys, read_conditions
-from multipert.data.expression import are_whole, take_expression
+from multipert.data.conditions import read_conditions
+from multipert.data.expression import take_counts
+from multipert.data.keys import Keys
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
@@ -54,12 +55,7 @@ def preprocess(
     """
     import scanpy as sc  # takes seconds to import, and only this function needs it
 
-    counts = take_expression(adata, layer)
-    if not are_whole(counts.data):
-        raise InputError(
-            f"the values are no raw counts (some are not whole numbers): name the layer that holds the counts; "
-            f"{did_you_mean('counts', adata.layers)}"
-        )
+    counts = take_counts(adata, layer)
     chosen = np.ones(adata.n_obs, dtype=bool) if choose_on is None else np.asarray(choose_on)
     if chosen.shape != (adata.n_obs,) or chosen.dtype != bool:
         raise InputError(f"choose_on must hold one true or false for each of the {adata.n_obs} cells")
@@ -89,23 +85,15 @@ def preprocess(
     return result[:, variable["highly_variable"].to_numpy()].copy()
 
 
-def training_mask(
-    adata: AnnData,
-    *,
-    perturbation_key: str | None = None,
-    control: str | None = None,
-    context_key: str,
-    dose_key: str | None = None,
-    held_out: str,
-) -> NDArray[np.bool_]:
+def training_mask(adata: AnnData, keys: Keys, held_out: str) -> NDArray[np.bool_]:
     """Find the cells that training may see: all but the perturbed cells of the held-out context.
 
     Parameters
     ----------
     adata
         The cells, preprocessed or not: only ``obs`` is read.
-    perturbation_key, control, context_key, dose_key
-        As in :meth:`PerturbationData.from_anndata`.
+    keys
+        Which columns to read.
     held_out
         The context to hold out.
 
@@ -119,14 +107,6 @@ def training_mask(
     InputError
         A key or label is missing, or the context is unknown.
     """
-    keys = Keys.resolve(
-        perturbation_key=perturbation_key,
-        control=control,
-        context_key=context_key,
-        dose_key=dose_key,
-        compound=None,
-        layer=None,
-    )
     found = read_conditions(adata.obs, keys)
     if held_out not in found.contexts:
         raise InputError(f"there is no context {held_out!r}; {did_you_mean(held_out, found.contexts)}")

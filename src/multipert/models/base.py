@@ -312,7 +312,7 @@ class Model(ABC):
             If they are not the cells it was fitted to.
         """
         metadata = self._fitted()
-        data = PerturbationData.from_anndata(adata, **asdict(metadata.keys))
+        data = PerturbationData.read(adata, metadata.keys)
         if data.fingerprint != metadata.fingerprint:
             raise InputError(
                 f"these are not the cells the model was fitted to (fingerprint {data.fingerprint}, "

@@ -90,8 +90,7 @@ class ShiftBaseline(Baseline):
         return moved
 
     def _learn_from(self, data: PerturbationData, rows: Rows) -> Arrays:
-        means = group_means(data, rows)
-        return {"controls": means[0], "shifts": means - means[0]}
+        return {"controls": group_means(data, rows)[0], "shifts": mean_shifts(data, rows)}
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> Floats:
         # A context has a shift for all genes or for none.
@@ -182,7 +181,8 @@ class Resample(ShiftBaseline):
     whose mean is ``m``: ``(1 - share) control + share m = target``. Where it lies below, a random
     ``share = 1 - target / control`` drops to zero. Other genes stay.
 
-    Beside ``controls`` and ``shifts``, ``learnt_`` holds what :func:`positive_values` gives.
+    Beside ``controls`` and ``shifts``, ``learnt_`` holds ``means``, (conditions, contexts, genes), the mean profiles,
+    and what :func:`positive_values` gives.
     """
 
     name = "resample"
@@ -196,7 +196,7 @@ class Resample(ShiftBaseline):
         return weights
 
     def _learn_from(self, data: PerturbationData, rows: Rows) -> Arrays:
-        return super()._learn_from(data, rows) | positive_values(data, rows)
+        return super()._learn_from(data, rows) | {"means": group_means(data, rows)} | positive_values(data, rows)
 
     def _move(self, X: csr_matrix, condition: int, contexts: Rows, weights: Doubles) -> Floats:
         shifts, values = self.learnt_["shifts"][condition, contexts], self.learnt_["values"]
@@ -207,7 +207,7 @@ class Resample(ShiftBaseline):
         # What a draw from the weighted perturbed cells gives: the chance of a positive value of each context, and the
         # mean of positive values, which is the mean of all values over the chance of a positive one.
         positive = (weights / self.learnt_["cells"][condition, contexts])[:, None] * count
-        mean = weights @ (self.learnt_["controls"][contexts] + shifts)
+        mean = weights @ self.learnt_["means"][condition, contexts]
         drawn = np.divide(mean, positive.sum(axis=0), out=np.zeros_like(mean), where=positive.any(axis=0))
 
         # A gene that draws could not raise stays; one that they could not raise enough is drawn in every cell.
@@ -243,6 +243,29 @@ def group_means(data: PerturbationData, rows: Rows) -> Floats:
     means[sizes == 0] = np.nan
     means /= np.maximum(sizes, 1, dtype=np.float32)[..., None]
     return means
+
+
+def mean_shifts(data: PerturbationData, rows: Rows) -> Floats:
+    """Mean perturbed profile minus mean control profile, (conditions, contexts, genes); NaN where either is missing.
+
+    With a covariate (donor, batch) the two are compared within each of its levels, and the differences averaged,
+    weighted by perturbed cells: ``sum_l n_l (perturbed_l - control_l) / sum_l n_l`` over levels that have both.
+    """
+    if not data.covariates:
+        means = group_means(data, rows)
+        return means - means[0]
+    total = np.zeros((len(data.conditions), len(data.contexts), len(data.genes)))
+    n_cells = np.zeros(total.shape[:2])
+    for level in range(len(data.covariates)):
+        here = rows[data.covariate[rows] == level]
+        means = group_means(data, here)
+        shift = means - means[0]
+        weight = np.where(np.isnan(shift[..., 0]), 0, groups_of(data, here)[1])
+        total += weight[..., None] * np.nan_to_num(shift)
+        n_cells += weight
+    total[n_cells == 0] = np.nan
+    shifts: Floats = (total / np.maximum(n_cells, 1)[..., None]).astype(np.float32)
+    return shifts
 
 
 def positive_values(data: PerturbationData, rows: Rows) -> Arrays:

@@ -48,6 +48,8 @@ class Pairs:
 def pair(data: PerturbationData, rows: Rows, *, at_once: int = AT_ONCE, seed: int = 0) -> Pairs:
     """Pair the control cells of every context with its perturbed cells, for each perturbation, by optimal transport.
 
+    With a covariate (donor, batch), cells are paired within its levels.
+
     The control and perturbed cells of a context are compared by Euclidean distance in the principal components (50)
     of both together. The transport plan that moves the ones onto the others, all cells weighing the same, at least
     cost, is exact (network simplex). A control cell's partner is the perturbed cell that takes most of its mass; of
@@ -67,8 +69,8 @@ def pair(data: PerturbationData, rows: Rows, *, at_once: int = AT_ONCE, seed: in
     Returns
     -------
     Pairs
-        By condition, then context, then row of the control cell. A context that lacks control or perturbed cells among
-        ``rows`` has none.
+        By condition, then context, then level of the covariate, then row of the control cell. A context (or a level in
+        it) that lacks control or perturbed cells among ``rows`` has none.
 
     Notes
     -----
@@ -85,10 +87,11 @@ def pair(data: PerturbationData, rows: Rows, *, at_once: int = AT_ONCE, seed: in
     """
     rng = np.random.default_rng(seed)
     none = np.array([], dtype=np.int64)
+    group = data.context * max(1, len(data.covariates)) + data.covariate
     found = [(none, none, none)]
     for condition in range(1, len(data.conditions)):
-        for context in range(len(data.contexts)):
-            here = rows[data.context[rows] == context]
+        for compared in np.unique(group):
+            here = rows[group[rows] == compared]
             control, perturbed = (np.sort(here[data.condition[here] == code]) for code in (0, condition))
             if len(control) == 0 or len(perturbed) == 0:
                 continue

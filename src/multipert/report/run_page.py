@@ -95,7 +95,7 @@ def run_page(test: HeldOutTest) -> str:
         "run.html.j2",
         model=model,
         held_out=test.held_out,
-        context_key=data.keys.context_key,
+        context_key=", ".join(data.keys.context_columns),
         perturbations=[outcome.perturbation for outcome in test.outcomes],
         learnt_from=_learnt_from(data, test.held_out),
         verdict=verdict,

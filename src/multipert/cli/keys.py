@@ -1,0 +1,37 @@
+"""The options that name columns and layers, the same for every command that reads cells."""
+
+from typing import Annotated
+
+import typer
+
+PerturbationKey = Annotated[
+    str | None, typer.Option("--perturbation-key", metavar="K", help="Column of obs that names the perturbation.")
+]
+Control = Annotated[str | None, typer.Option("--control", metavar="LABEL", help="Label of control cells in it.")]
+ContextKey = Annotated[
+    list[str],
+    typer.Option(
+        "--context-key",
+        metavar="K",
+        help="Column of obs that names the context (cell type, species); several together make a context 'a | b'.",
+    ),
+]
+DoseKey = Annotated[
+    str | None, typer.Option("--dose-key", metavar="K", help="Column of obs that gives the dose; control is dose 0.")
+]
+Compound = Annotated[
+    str | None, typer.Option("--compound", metavar="NAME", help="The one compound, where only a dose key is given.")
+]
+CovariateKey = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--covariate-key",
+        metavar="K",
+        help="Column of obs that names donors or batches: cells are compared with controls of their own.",
+    ),
+]
+Layer = Annotated[str | None, typer.Option("--layer", metavar="NAME", help="Layer to read in place of X.")]
+CountsLayer = Annotated[
+    str | None,
+    typer.Option("--counts-layer", metavar="NAME", help="Layer of raw counts, for models that learn from counts."),
+]

@@ -184,7 +184,7 @@ def data_with(adata: AnnData, **change: object) -> AnnData:
         ),
         (("--hold-out", "D"), "'D'"),
         (("--model", "mtea"), "there is no model 'mtea'; did you mean 'mtae'?"),
-        (("--preset", "studdy"), "there is no preset 'studdy'"),
+        (("--preset", "studdy"), "has no preset 'studdy'"),
         (("--set", "epoch=3"), "has no parameter 'epoch'; did you mean 'epochs'?"),
         (("--set", "latent"), "--set takes key=value, not 'latent'"),
         (("--set", "batch_size=4096"), "training cells cannot fill a batch of 4096"),

@@ -1,6 +1,8 @@
 """MTAe from end to end: configured, fitted, predicting, saved."""
 
+import inspect
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +188,18 @@ def test_the_study_preset_is_the_spec() -> None:
     assert (p.lr, p.warmup_steps, p.batch_size, p.epochs) == (1e-5, 100, 64, 400)
 
 
+def test_a_constructor_shows_what_it_takes() -> None:
+    shown = inspect.signature(MTAe).parameters
+    assert {name: one.default for name, one in shown.items()} == {"preset": "default", "seed": 1} | asdict(
+        MTAe().parameters
+    )
+    assert (shown["hidden"].annotation, shown["lr"].annotation) == (tuple[int, ...], float)
+    assert "lr : float, default 0.001\n    Learning rate." in str(inspect.getdoc(MTAe))
+
+
 def test_a_model_is_its_repr() -> None:
     model = MTAe(epochs=30, hidden="64,32", seed=7)
-    assert repr(model) == "MTAe(preset='default', seed=7, epochs=30, hidden=(64, 32))"
+    assert repr(model) == "MTAe(preset='default', seed=7, hidden=(64, 32), epochs=30)"
     assert eval(repr(model)).parameters == model.parameters
 
 
@@ -201,7 +212,7 @@ def test_a_model_is_its_repr() -> None:
         ({"lr": "fast"}, "parameter 'lr' of 'mtae' takes a number, not 'fast'"),
         ({"latent": 1.5}, "parameter 'latent' of 'mtae' takes a whole number, not 1.5"),
         ({"hidden": "wide"}, "parameter 'hidden' of 'mtae' takes whole numbers, with commas between them"),
-        ({"preset": "studie"}, "there is no preset 'studie'; did you mean 'study'?"),
+        ({"preset": "studie"}, "no preset 'studie'; did you mean 'study'?"),
     ],
 )
 def test_a_wrong_parameter_is_named(given: dict[str, object], message: str) -> None:

@@ -1,10 +1,13 @@
 """``multipert models``: what there is to fit."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
+from multipert.errors import InputError
 
 
 def models(
@@ -14,9 +17,14 @@ def models(
     from multipert.models import MODELS, model_class, preset_names, preset_values
 
     if name is None:
-        presets = ", ".join(preset_names())
         rows = [("model", "family", "conditions on", "presets", "paper")]
-        rows += [(one.name, one.family, one.serves, presets, one.source) for one in MODELS.values()]
+        for known in MODELS:
+            try:
+                one = MODELS[known]
+            except InputError as error:  # another package's model must not hide ours
+                print(f"multipert: {error}", file=sys.stderr)
+                continue
+            rows.append((one.name, one.family, one.serves, ", ".join(preset_names(one)), one.source))
         _print_aligned(rows)
         print("\n`multipert models NAME` prints what one does and assumes, its loss and its parameters.")
         return
@@ -24,7 +32,7 @@ def models(
     print(f"{model.name}: {model.title}\n")
     print(f"family         {model.family}\nconditions on  {model.serves}\nassumes        {model.assumes}")
     print(f"loss           {model.loss}\nsource         {model.source}\n")
-    values = {preset: preset_values(name, preset) for preset in preset_names()}
+    values = {preset: preset_values(model, preset) for preset in preset_names(model)}
     fields = dataclasses.fields(model.Parameters)
     if not fields:
         print("It has no parameters.")
@@ -32,7 +40,10 @@ def models(
     _print_aligned(
         [
             ("parameter", *values, "meaning"),
-            *((f.name, *(_shown(preset[f.name]) for preset in values.values()), f.metadata["meaning"]) for f in fields),
+            *(
+                (f.name, *(_shown(preset[f.name]) for preset in values.values()), f.metadata.get("meaning", ""))
+                for f in fields
+            ),
         ]
     )
 
@@ -45,6 +56,6 @@ def _print_aligned(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

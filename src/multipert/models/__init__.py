@@ -1,5 +1,50 @@
 """The models: one file a published method, all behind one contract."""
 
-import lazy_loader
+# Importing a method's file enters its models; they are listed in this order.
+from multipert.models.mtae import MTAe, MTAeAdv, MTAeAdvG, MTAeOT, MTAePlusOT, MTVae, MTVaeOT, MTVaePlusOT
+from multipert.models.scbutterfly import ScButterfly
+from multipert.models.scgen import ScGen
+from multipert.models.scpregan import ScPreGAN
+from multipert.models.scvidr import ScVIDR, ScVIDRDose
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# isort: split
+from multipert.models.base import Model
+from multipert.models.baselines import Linear, MeanShift, NearestContext, NoChange, Resample
+from multipert.models.network_model import NetworkModel, OneForEach
+from multipert.models.parameters import parameter, preset_names, preset_values
+from multipert.models.registry import MODELS, create, load, model_class, register
+from multipert.models.together import fit_together, lanes_at_once
+
+__all__ = [
+    "MODELS",
+    "Linear",
+    "MTAe",
+    "MTAeAdv",
+    "MTAeAdvG",
+    "MTAeOT",
+    "MTAePlusOT",
+    "MTVae",
+    "MTVaeOT",
+    "MTVaePlusOT",
+    "MeanShift",
+    "Model",
+    "NearestContext",
+    "NetworkModel",
+    "NoChange",
+    "OneForEach",
+    "Resample",
+    "ScButterfly",
+    "ScGen",
+    "ScPreGAN",
+    "ScVIDR",
+    "ScVIDRDose",
+    "create",
+    "fit_together",
+    "lanes_at_once",
+    "load",
+    "model_class",
+    "parameter",
+    "preset_names",
+    "preset_values",
+    "register",
+]

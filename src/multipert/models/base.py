@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix
 from multipert.data import Keys, PerturbationData, Split, did_you_mean, leave_context_out, train_on_everything
 from multipert.data.alignment import read_aligned
 from multipert.errors import InputError
-from multipert.models.parameters import NoParameters, resolve
+from multipert.models.parameters import DEFAULT, NoParameters, documentation, resolve, signature
 from multipert.models.run_folder import FittedModel, check_free, write_run
 from multipert.training import History, TrainerConfig
 
@@ -106,14 +106,7 @@ def split_digest(split: Split) -> str:
 class Model(ABC):
     """A method that predicts perturbed cells from control cells.
 
-    Parameters
-    ----------
-    preset
-        The named set of values to start from: ``"default"`` trains well and fast, ``"study"`` is the published recipe.
-    seed
-        Of everything random. The same seed on the same machine gives the same model.
-    **parameters
-        Values that differ from the preset's.
+    A constructor takes keywords alone: ``preset``, ``seed`` and the fields of the class's ``Parameters``.
 
     Attributes
     ----------
@@ -129,30 +122,40 @@ class Model(ABC):
 
     name: ClassVar[str]
     """What the command line, the tables and ``create`` call it."""
-    title: ClassVar[str]
+    title: ClassVar[str] = ""
     """One line: what it does."""
-    source: ClassVar[str]
+    source: ClassVar[str] = ""
     """Where it was published."""
-    family: ClassVar[str]
-    """``multi-task``, ``published`` or ``baseline``."""
+    family: ClassVar[str] = "other"
+    """``multi-task``, ``published``, ``baseline`` or a word of your own."""
     serves: ClassVar[str] = "all perturbations"
     """What one network can be conditioned on."""
-    assumes: ClassVar[str]
+    assumes: ClassVar[str] = ""
     """One line: when its prediction can be right."""
     loss: ClassVar[str] = "none: nothing is trained"
     """One line: what training minimises."""
     Parameters: ClassVar[type] = NoParameters
+    """A frozen dataclass of what can be set; see :func:`~multipert.models.parameter`."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Presets beside ``default`` that the class brings along: by name, the values that differ."""
 
     metadata_: FitMetadata
     history_: History
     seconds_fit_: float
 
-    def __init__(self, *, preset: str = "default", seed: int = 1, **parameters: Any) -> None:
-        self.preset, self.seed, self._changes = preset, seed, parameters
-        self.parameters: Any = resolve(self.name, self.Parameters, preset, parameters)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if hasattr(cls, "name"):
+            cls.__doc__, cls.__signature__ = documentation(cls), signature(cls)  # type: ignore[attr-defined]
+
+    def __init__(self, *, preset: str = DEFAULT, seed: int = 1, **parameters: Any) -> None:
+        self.preset, self.seed = preset, seed
+        self.parameters: Any = resolve(type(self), preset, parameters)
 
     def __repr__(self) -> str:
-        given = {"preset": self.preset, "seed": self.seed} | {k: getattr(self.parameters, k) for k in self._changes}
+        preset = asdict(resolve(type(self), self.preset, {}))
+        changes = {name: value for name, value in asdict(self.parameters).items() if value != preset[name]}
+        given = {"preset": self.preset, "seed": self.seed} | changes
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     # What a method says of itself.

@@ -18,6 +18,7 @@ from multipert.data import PerturbationData, Split
 from multipert.errors import InputError
 from multipert.models.base import Arrays, Model
 from multipert.models.parameters import parameter
+from multipert.models.registry import register
 from multipert.training import History, TrainerConfig
 
 Doubles = npt.NDArray[np.float64]
@@ -52,6 +53,7 @@ class Baseline(Model):
         self.learnt_ = arrays
 
 
+@register
 class NoChange(Baseline):
     """Predicts that nothing happens: every cell stays as it is."""
 
@@ -110,6 +112,7 @@ class ShiftBaseline(Baseline):
         return predicted
 
 
+@register
 class MeanShift(ShiftBaseline):
     """Predicts that a cell moves as the mean of each training context did, contexts counting equally."""
 
@@ -121,6 +124,7 @@ class MeanShift(ShiftBaseline):
         return np.full(len(controls), 1 / len(controls))
 
 
+@register
 class NearestContext(ShiftBaseline):
     """Predicts that a cell moves as the training context did whose mean control profile correlates best."""
 
@@ -139,10 +143,11 @@ class LinearParameters:
     """What ``linear`` can be told."""
 
     ridge: float = parameter(
-        "ridge penalty, in units of the contexts' mean squared distance to their common centre", at_least=0
+        1.0, "ridge penalty, in units of the contexts' mean squared distance to their common centre", at_least=0
     )
 
 
+@register
 class Linear(ShiftBaseline):
     """Predicts the shift by ridge regression from mean control profile to mean shift, each context one observation.
 
@@ -172,6 +177,7 @@ SHARPNESS = 40.0
 """How fast a context loses weight in ``resample`` as its control cells correlate less with the given ones."""
 
 
+@register
 class Resample(ShiftBaseline):
     """Predicts by exchanging values, gene by gene, until the mean has shifted: cells stay cells.
 
@@ -253,7 +259,8 @@ def mean_shifts(data: PerturbationData, rows: Rows) -> Floats:
     """
     if not data.covariates:
         means = group_means(data, rows)
-        return means - means[0]
+        own: Floats = means - means[0]
+        return own
     total = np.zeros((len(data.conditions), len(data.contexts), len(data.genes)))
     n_cells = np.zeros(total.shape[:2])
     for level in range(len(data.covariates)):

@@ -33,6 +33,7 @@ from multipert.models.losses import cross_entropy, mean_squared_error
 from multipert.models.network_model import NetworkModel
 from multipert.models.pairing import pair, slipped
 from multipert.models.parameters import parameter
+from multipert.models.registry import register
 from multipert.networks import (
     FilmAutoencoder,
     FilmVariationalAutoencoder,
@@ -50,17 +51,17 @@ Rows = npt.NDArray[np.int64]
 class FilmParameters:
     """What every member of the family can be told."""
 
-    hidden: tuple[int, ...] = parameter("hidden widths of the encoder; the decoder mirrors them", at_least=1)
-    latent: int = parameter("width of the latent space", at_least=1)
-    mask: float = parameter("input dropout rate", at_least=0, below=1)
-    dropout: float = parameter("dropout rate after each hidden layer", at_least=0, below=1)
+    hidden: tuple[int, ...] = parameter((256,), "hidden widths of the encoder; the decoder mirrors them", at_least=1)
+    latent: int = parameter(128, "width of the latent space", at_least=1)
+    mask: float = parameter(0.2, "input dropout rate", at_least=0, below=1)
+    dropout: float = parameter(0.5, "dropout rate after each hidden layer", at_least=0, below=1)
     film_hidden: tuple[int, ...] = parameter(
-        "hidden widths of the FiLM generators; none is used for a single perturbation", at_least=1
+        (16,), "hidden widths of the FiLM generators; none is used for a single perturbation", at_least=1
     )
-    lr: float = parameter("learning rate", at_least=0)
-    warmup_steps: int = parameter("steps over which the learning rate rises from 0, in every stage", at_least=0)
-    batch_size: int = parameter("cells in a batch", at_least=2)
-    epochs: int = parameter("epochs of the first stage", at_least=1)
+    lr: float = parameter(0.001, "learning rate", at_least=0)
+    warmup_steps: int = parameter(25, "steps over which the learning rate rises from 0, in every stage", at_least=0)
+    batch_size: int = parameter(64, "cells in a batch", at_least=2)
+    epochs: int = parameter(60, "epochs of the first stage", at_least=1)
 
 
 class FilmModel(NetworkModel):
@@ -160,6 +161,7 @@ class FilmModel(NetworkModel):
         return [(gamma[0, code].numpy(), beta[0, code].numpy()) for gamma, beta in coefficients]
 
 
+@register
 class MTAe(FilmModel):
     """Multi-task autoencoder: reconstructs each cell under its own condition."""
 
@@ -175,11 +177,13 @@ class TransportParameters(FilmParameters):
     """What the members that learn from optimal-transport pairs can be told beside."""
 
     partner_slip: bool = parameter(
+        False,
         "whether partners are mistaken as in the study's runs, whose four published optimal-transport rows follow from "
-        "it: a partner's position in its own context is looked up in all contexts together, so that most are of another"
+        "it: a partner's position in its own context is looked up in all contexts together, so that most are of others",
     )
 
 
+@register
 class MTAeOT(FilmModel):
     """Multi-task autoencoder that maps control cells to their optimal-transport partners.
 
@@ -202,9 +206,11 @@ class MTAeOT(FilmModel):
 class PlusOTParameters(TransportParameters):
     """What the two-stage members can be told."""
 
-    transport_epochs: int = parameter("epochs of the second stage, on optimal-transport pairs", at_least=1)
+    epochs: int = parameter(40, "epochs of the first stage", at_least=1)
+    transport_epochs: int = parameter(30, "epochs of the second stage, on optimal-transport pairs", at_least=1)
 
 
+@register
 class MTAePlusOT(FilmModel):
     """Multi-task autoencoder: reconstruction first, optimal-transport pairs after, on the same weights."""
 
@@ -229,8 +235,10 @@ class MTAePlusOT(FilmModel):
 class VariationalParameters(FilmParameters):
     """What the variational members can be told beside."""
 
-    beta: float = parameter("weight of the divergence, before batch size / training cells", at_least=0)
-    train_heads: bool = parameter("whether the mean and log-variance heads learn; in the study's runs they did not")
+    beta: float = parameter(0.0004, "weight of the divergence, before batch size / training cells", at_least=0)
+    train_heads: bool = parameter(
+        True, "whether the mean and log-variance heads learn; in the study's runs they did not"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +247,7 @@ class VariationalTransportParameters(VariationalParameters, TransportParameters)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariationalPlusOTParameters(VariationalParameters, PlusOTParameters):
+class VariationalPlusOTParameters(PlusOTParameters, VariationalParameters):
     """What the variational two-stage member can be told."""
 
 
@@ -271,6 +279,7 @@ class Variational(FilmModel):
         return [network] if self.parameters.train_heads else [network.encoder, network.decoder]
 
 
+@register
 class MTVae(Variational, MTAe):
     """Multi-task variational autoencoder."""
 
@@ -278,6 +287,7 @@ class MTVae(Variational, MTAe):
     title = "FiLM variational autoencoder, otherwise mtae"
 
 
+@register
 class MTVaeOT(Variational, MTAeOT):
     """Multi-task variational autoencoder on optimal-transport pairs."""
 
@@ -286,6 +296,7 @@ class MTVaeOT(Variational, MTAeOT):
     Parameters = VariationalTransportParameters
 
 
+@register
 class MTVaePlusOT(Variational, MTAePlusOT):
     """Multi-task variational autoencoder: reconstruction first, optimal-transport pairs after."""
 
@@ -301,11 +312,14 @@ class MTVaePlusOT(Variational, MTAePlusOT):
 class AdversarialParameters(FilmParameters):
     """What the adversarial members can be told beside."""
 
-    discriminator_hidden: int = parameter("width of the discriminator's hidden layer", at_least=1)
-    discriminator_dropout: float = parameter("dropout rate after it", at_least=0, below=1)
-    discriminator_epochs: int = parameter("epochs of the second stage: the discriminator alone", at_least=1)
-    joint_epochs: int = parameter("epochs of the third stage: both against each other", at_least=1)
-    adversarial_weight: float = parameter("weight of the adversarial loss; the error has the rest", at_least=0, below=1)
+    epochs: int = parameter(40, "epochs of the first stage: the autoencoder alone", at_least=1)
+    discriminator_hidden: int = parameter(32, "width of the discriminator's hidden layer", at_least=1)
+    discriminator_dropout: float = parameter(0.1, "dropout rate after it", at_least=0, below=1)
+    discriminator_epochs: int = parameter(10, "epochs of the second stage: the discriminator alone", at_least=1)
+    joint_epochs: int = parameter(20, "epochs of the third stage: both against each other", at_least=1)
+    adversarial_weight: float = parameter(
+        0.01, "weight of the adversarial loss; the error has the rest", at_least=0, below=1
+    )
 
 
 class AdversarialAutoencoder(FilmAutoencoder):
@@ -372,6 +386,7 @@ class Adversarial(MTAe):
         ]
 
 
+@register
 class MTAeAdv(Adversarial):
     """Adversarial multi-task autoencoder: the latent tells nothing of control or perturbed."""
 
@@ -391,6 +406,7 @@ class MTAeAdv(Adversarial):
         return losses.sum(-1) / count.clamp(min=1), (count > 0).to(z.dtype)
 
 
+@register
 class MTAeAdvG(Adversarial):
     """Adversarial multi-task autoencoder whose latent looks Gaussian."""
 

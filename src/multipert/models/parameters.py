@@ -1,28 +1,35 @@
-"""What can be set on a model, and the presets that set it.
+"""What can be set on a model: declared once, as a dataclass in the method's own file.
 
-A model declares its parameters as a frozen dataclass: name, type, meaning. The values live in ``presets/*.toml``, one
-file a preset, one table a model, so that a recipe is data and never a second implementation.
+A field gives a parameter's name, type, default, meaning and range. The defaults are the preset ``default``; another
+preset is a table of values that differ, in ``presets/*.toml`` for our models and in :attr:`Model.presets` for others'.
 """
 
 import dataclasses
+import inspect
 import json
+import math
 import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
-P = TypeVar("P")
+if TYPE_CHECKING:
+    from multipert.models.base import Model
+
+DEFAULT = "default"
+"""The preset of the declared defaults."""
 
 
-def parameter(meaning: str, *, at_least: float | None = None, below: float | None = None) -> Any:
-    """A field of a parameters dataclass: its one-line meaning, and its range where it has one."""
-    return dataclasses.field(metadata={"meaning": meaning, "at_least": at_least, "below": below})
+def parameter(default: Any, meaning: str, *, at_least: float | None = None, below: float | None = None) -> Any:
+    """A field of a parameters dataclass: its default, its one-line meaning, and its range where it has one."""
+    limits = {"meaning": meaning, "at_least": at_least, "below": below}
+    return dataclasses.field(default=default, metadata=limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,55 +37,87 @@ class NoParameters:
     """A model with nothing to set."""
 
 
-@cache
-def _preset(preset: str) -> dict[str, dict[str, Any]]:
-    return tomllib.loads((resources.files("multipert.models") / "presets" / f"{preset}.toml").read_text("utf-8"))
+# Presets.
 
 
 @cache
-def preset_names() -> tuple[str, ...]:
-    """The presets there are, ``default`` first."""
-    names = {f.name.removesuffix(".toml") for f in (resources.files("multipert.models") / "presets").iterdir()}
-    return ("default", *sorted(names - {"default"}))
+def _shipped() -> dict[str, dict[str, dict[str, Any]]]:
+    """The presets of our own models: by preset and model, the values."""
+    folder = resources.files("multipert.models") / "presets"
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    return {file.name.removesuffix(".toml"): tomllib.loads(file.read_text("utf-8")) for file in files}
 
 
-def preset_values(model: str, preset: str) -> dict[str, Any]:
-    """The values ``preset`` gives to ``model``: its own, over those of the model it is ``like``."""
-    if preset not in preset_names():
-        raise InputError(f"there is no preset {preset!r}; {did_you_mean(preset, preset_names())}")
-    values = dict(_preset(preset).get(model, {}))
+def preset_names(model: "type[Model] | None" = None) -> tuple[str, ...]:
+    """The presets of a model, or all that our own models have; ``default`` first."""
+    shipped = [preset for preset, tables in _shipped().items() if model is None or model.name in tables]
+    return (DEFAULT, *shipped, *(() if model is None else model.presets))
+
+
+def preset_values(model: "type[Model]", preset: str) -> dict[str, Any]:
+    """All values of a model under a preset, by parameter.
+
+    Raises
+    ------
+    InputError
+        If the model has no such preset.
+    """
+    return dataclasses.asdict(resolve(model, preset, {}))
+
+
+def _overlay(model: "type[Model]", preset: str) -> dict[str, Any]:
+    """What a preset sets."""
+    if preset not in preset_names(model):
+        raise InputError(f"model {model.name!r} has no preset {preset!r}; {did_you_mean(preset, preset_names(model))}")
+    if preset in model.presets:
+        return dict(model.presets[preset])
+    return {} if preset == DEFAULT else _table(preset, model.name)
+
+
+def _table(preset: str, name: str) -> dict[str, Any]:
+    """The values in a preset's file: a model's own, over those of the model it is ``like``."""
+    values = dict(_shipped()[preset][name])
     alike = values.pop("like", None)
-    return values if alike is None else preset_values(alike, preset) | values
+    return values if alike is None else _table(preset, alike) | values
 
 
-def resolve(model: str, declared: type[P], preset: str, changes: Mapping[str, Any]) -> P:
-    """The parameters of ``model``: the preset's values, then ``changes``.
+# Values.
+
+
+def resolve(model: "type[Model]", preset: str, changes: Mapping[str, Any]) -> Any:
+    """The parameters of a model: the declared defaults, then the preset's values, then ``changes``.
 
     Parameters
     ----------
     model
-        Its name.
-    declared
-        Its parameters dataclass.
+        Its class.
     preset
         Name of the preset.
     changes
         Values by parameter name; texts (as from a command line) are read as the parameter's type.
 
+    Returns
+    -------
+    object
+        Of the model's ``Parameters``.
+
     Raises
     ------
     InputError
-        If a name is unknown, or a value is of the wrong type or out of its range.
+        If the preset or a name is unknown, or a value is of the wrong type or out of its range.
     """
-    types = typing.get_type_hints(declared)
-    fields = {field.name: field for field in dataclasses.fields(declared)}  # type: ignore[arg-type]
-    values = preset_values(model, preset)
-    for name, value in changes.items():
+    fields = _fields(model)
+    values = _overlay(model, preset) | dict(changes)
+    for name in values:
         if name not in fields:
-            raise InputError(f"model {model!r} has no parameter {name!r}; {did_you_mean(name, fields)}")
-        values[name] = value
-    checked = {name: _check(model, fields[name], types[name], value) for name, value in values.items()}
-    return declared(**checked)
+            raise InputError(f"model {model.name!r} has no parameter {name!r}; {did_you_mean(name, fields)}")
+    return model.Parameters(**{name: _check(model.name, *fields[name], value) for name, value in values.items()})
+
+
+def _fields(model: "type[Model]") -> dict[str, tuple[Any, Any]]:
+    """The declared fields by name, each with its type."""
+    types = typing.get_type_hints(model.Parameters)
+    return {field.name: (field, types[field.name]) for field in dataclasses.fields(model.Parameters)}
 
 
 def _check(model: str, field: Any, kind: Any, value: Any) -> Any:
@@ -86,7 +125,7 @@ def _check(model: str, field: Any, kind: Any, value: Any) -> Any:
     read = _read(kind, value)
     if read is _UNREADABLE:
         raise InputError(f"parameter {field.name!r} of {model!r} takes {_describe(kind)}, not {value!r}")
-    at_least, below = field.metadata["at_least"], field.metadata["below"]
+    at_least, below = field.metadata.get("at_least"), field.metadata.get("below")
     for number in read if isinstance(read, tuple) else (read,):
         if isinstance(number, int | float) and (
             (at_least is not None and not number >= at_least) or (below is not None and not number < below)
@@ -107,6 +146,8 @@ def _read(kind: Any, value: Any) -> Any:
             value = [part for part in value.strip("()[] ").split(",") if part.strip()]
         elif isinstance(value, int | float):
             value = [value]
+        elif not isinstance(value, list | tuple):
+            return _UNREADABLE
         items = [_read(typing.get_args(kind)[0], item) for item in value]
         return _UNREADABLE if _UNREADABLE in items else tuple(items)
     if isinstance(value, str) and kind is not str and typing.get_origin(kind) is not typing.Literal:
@@ -119,9 +160,8 @@ def _read(kind: Any, value: Any) -> Any:
     if kind is bool:
         return value if isinstance(value, bool) else _UNREADABLE
     if kind in (int, float):
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != kind(value):
-            return _UNREADABLE
-        return kind(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return kind(value) if is_number and value == kind(value) else _UNREADABLE
     return value if isinstance(value, kind) else _UNREADABLE
 
 
@@ -131,3 +171,39 @@ def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(map(repr, typing.get_args(kind)))
     return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+
+
+# What a constructor shows.
+
+
+def signature(model: "type[Model]") -> inspect.Signature:
+    """What the model's constructor takes: ``preset``, ``seed``, and each parameter with its type and default."""
+    shared = {"preset": (str, DEFAULT), "seed": (int, 1)}
+    own = {name: (kind, field.default) for name, (field, kind) in _fields(model).items()}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Signature(
+        [
+            inspect.Parameter(name, keyword, default=default, annotation=kind)
+            for name, (kind, default) in (shared | own).items()
+        ]
+    )
+
+
+def documentation(model: "type[Model]") -> str:
+    """The model's docstring, and under it what its constructor takes."""
+    lines = [
+        inspect.cleandoc(model.__doc__ or model.__name__),
+        "",
+        "Parameters",
+        "----------",
+        f"preset : str, default {DEFAULT!r}",
+        f"    The named set of values to start from: {', '.join(preset_names(model))}.",
+        "seed : int, default 1",
+        "    Of everything random. The same seed on the same machine gives the same model.",
+    ]
+    for name, (field, kind) in _fields(model).items():
+        meaning = field.metadata.get("meaning", "")
+        lines.append(f"{name} : {inspect.formatannotation(kind)}, default {field.default!r}")
+        if meaning:
+            lines.append(f"    {meaning[0].upper()}{meaning[1:]}.")
+    return "\n".join(lines) + "\n"

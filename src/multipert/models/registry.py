@@ -1,43 +1,28 @@
 """The models by name."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from multipert.data.suggestions import did_you_mean
-from multipert.errors import InputError
 from multipert.models.base import Model
-from multipert.models.baselines import Linear, MeanShift, NearestContext, NoChange, Resample
-from multipert.models.mtae import MTAe, MTAeAdv, MTAeAdvG, MTAeOT, MTAePlusOT, MTVae, MTVaeOT, MTVaePlusOT
 from multipert.models.run_folder import read_run
-from multipert.models.scbutterfly import ScButterfly
-from multipert.models.scgen import ScGen
-from multipert.models.scpregan import ScPreGAN
-from multipert.models.scvidr import ScVIDR, ScVIDRDose
+from multipert.registry import Registry
 
-MODELS: dict[str, type[Model]] = {
-    model.name: model
-    for model in (
-        MTAe,
-        MTAeAdv,
-        MTAeAdvG,
-        MTAeOT,
-        MTAePlusOT,
-        MTVae,
-        MTVaeOT,
-        MTVaePlusOT,
-        ScGen,
-        ScVIDR,
-        ScVIDRDose,
-        ScPreGAN,
-        ScButterfly,
-        NoChange,
-        MeanShift,
-        NearestContext,
-        Linear,
-        Resample,
-    )
-}
-"""Every model by its name, in the order they are listed."""
+M = TypeVar("M", bound=type[Model])
+
+MODELS: Registry[type[Model]] = Registry("model", "multipert.models")
+"""Every model by its name, ours and those of installed packages."""
+
+
+def register(model: M) -> M:
+    """Enter a model under its name: a decorator of its class.
+
+    Raises
+    ------
+    InputError
+        If another model has that name.
+    """
+    MODELS.add(model.name, model)
+    return model
 
 
 def model_class(name: str) -> type[Model]:
@@ -48,9 +33,7 @@ def model_class(name: str) -> type[Model]:
     InputError
         If there is none.
     """
-    if name not in MODELS:
-        raise InputError(f"there is no model {name!r}; {did_you_mean(name, MODELS)}")
-    return MODELS[name]
+    return MODELS.find(name)
 
 
 def create(name: str, **parameters: Any) -> Model:

@@ -35,6 +35,7 @@ from multipert.models.losses import cross_entropy, mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.pairing import pair
 from multipert.models.parameters import parameter
+from multipert.models.registry import register
 from multipert.networks import (
     MLP,
     BatchNorm,
@@ -61,26 +62,26 @@ class ScButterflyParameters:
     """What scButterfly can be told."""
 
     control_hidden: tuple[int, ...] = parameter(
-        "hidden widths of the control encoder; its decoder mirrors them", at_least=1
+        (256,), "hidden widths of the control encoder; its decoder mirrors them", at_least=1
     )
-    perturbed_hidden: tuple[int, ...] = parameter("the same of the perturbed side", at_least=1)
-    latent: int = parameter("width of each side's latent space", at_least=1)
-    shared: int = parameter("width of the translator's shared space", at_least=1)
-    mask: float = parameter("input dropout rate", at_least=0, below=1)
-    dropout: float = parameter("dropout rate between layers", at_least=0, below=1)
-    kl_weight: float = parameter("weight of each side's divergence, times the number of genes", at_least=0)
-    kl_warmup: int = parameter("epochs over which that weight rises from 0, in every stage", at_least=0)
-    lr: float = parameter("learning rate (Adam)", at_least=0)
-    discriminator_lr: float = parameter("learning rate of the discriminators (gradient descent)", at_least=0)
-    against_below: float = parameter("loss of the discriminators below which the others work against them")
-    zero_below: float = parameter("predicted values below this become 0", at_least=0)
-    batch_size: int = parameter("pairs in a batch", at_least=2)
-    drop_last: bool = parameter("whether the short last batch of an epoch is left out; in the original it is not")
-    pretrain_epochs: int = parameter("epochs of the first and of the second stage, at most", at_least=1)
-    epochs: int = parameter("epochs of the third stage, at most", at_least=1)
-    patience: int = parameter("epochs without a lower validation error after which a stage ends", at_least=1)
+    perturbed_hidden: tuple[int, ...] = parameter((128,), "the same of the perturbed side", at_least=1)
+    latent: int = parameter(128, "width of each side's latent space", at_least=1)
+    shared: int = parameter(128, "width of the translator's shared space", at_least=1)
+    mask: float = parameter(0.5, "input dropout rate", at_least=0, below=1)
+    dropout: float = parameter(0.1, "dropout rate between layers", at_least=0, below=1)
+    kl_weight: float = parameter(20.0, "weight of each side's divergence, times the number of genes", at_least=0)
+    kl_warmup: int = parameter(10, "epochs over which that weight rises from 0, in every stage", at_least=0)
+    lr: float = parameter(0.02, "learning rate (Adam)", at_least=0)
+    discriminator_lr: float = parameter(0.005, "learning rate of the discriminators (gradient descent)", at_least=0)
+    against_below: float = parameter(1.35, "loss of the discriminators below which the others work against them")
+    zero_below: float = parameter(0.0001, "predicted values below this become 0", at_least=0)
+    batch_size: int = parameter(64, "pairs in a batch", at_least=2)
+    drop_last: bool = parameter(True, "whether the short last batch of an epoch is left out; in the original it is not")
+    pretrain_epochs: int = parameter(20, "epochs of the first and of the second stage, at most", at_least=1)
+    epochs: int = parameter(40, "epochs of the third stage, at most", at_least=1)
+    patience: int = parameter(20, "epochs without a lower validation error after which a stage ends", at_least=1)
     keep: Literal["best", "last", "best-if-stopped"] = parameter(
-        "weights a stage ends with: 'best', 'last', or as in the original 'best-if-stopped'"
+        "best", "weights a stage ends with: 'best', 'last', or as in the original 'best-if-stopped'"
     )
 
 
@@ -198,6 +199,7 @@ class Butterfly(nn.Module):
         return torch.stack(losses).sum(0)
 
 
+@register
 class ScButterfly(OneForEach):
     """scButterfly: control cells translated into perturbed ones through a shared latent space."""
 

@@ -24,6 +24,7 @@ from multipert.errors import InputError
 from multipert.models.base import FitMetadata
 from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
+from multipert.models.registry import register
 from multipert.networks import Lanes, VariationalAutoencoder, kl_divergence
 from multipert.training import Batch, Batches, Examples, Optimiser, Stage, Terms, Update
 
@@ -37,28 +38,35 @@ Network = TypeVar("Network", bound=VariationalAutoencoder)
 class LatentArithmeticParameters:
     """What scGen and scVIDR can be told alike."""
 
-    hidden: int = parameter("width of the hidden layers", at_least=1)
-    layers: int = parameter("hidden layers of the encoder, and of the decoder", at_least=1)
-    latent: int = parameter("width of the latent space", at_least=1)
-    dropout: float = parameter("dropout rate after each hidden layer", at_least=0, below=1)
-    kl_weight: float = parameter("weight of the divergence from N(0, I)", at_least=0)
-    lr: float = parameter("learning rate of Adam", at_least=0)
-    epsilon: float = parameter("epsilon of Adam", at_least=0)
-    weight_decay: float = parameter("weight decay of Adam", at_least=0)
-    batch_size: int = parameter("cells in a batch", at_least=2)
-    drop_last: bool = parameter("whether the short last batch of an epoch is left out; in the originals it is not")
-    epochs: int = parameter("epochs, at most", at_least=1)
-    validation_share: float = parameter("share of the cells, chosen at random, kept to validate", at_least=0, below=1)
-    patience: int = parameter("epochs without a better validation loss after which training stops", at_least=1)
+    hidden: int = parameter(256, "width of the hidden layers", at_least=1)
+    layers: int = parameter(2, "hidden layers of the encoder, and of the decoder", at_least=1)
+    latent: int = parameter(100, "width of the latent space", at_least=1)
+    dropout: float = parameter(0.2, "dropout rate after each hidden layer", at_least=0, below=1)
+    kl_weight: float = parameter(5e-05, "weight of the divergence from N(0, I)", at_least=0)
+    lr: float = parameter(0.001, "learning rate of Adam", at_least=0)
+    epsilon: float = parameter(0.01, "epsilon of Adam", at_least=0)
+    weight_decay: float = parameter(1e-06, "weight decay of Adam", at_least=0)
+    batch_size: int = parameter(32, "cells in a batch", at_least=2)
+    drop_last: bool = parameter(
+        True, "whether the short last batch of an epoch is left out; in the originals it is not"
+    )
+    epochs: int = parameter(60, "epochs, at most", at_least=1)
+    validation_share: float = parameter(
+        0.1, "share of the cells, chosen at random, kept to validate", at_least=0, below=1
+    )
+    patience: int = parameter(25, "epochs without a better validation loss after which training stops", at_least=1)
     monitored_kl_weight: float = parameter(
-        "weight of the divergence in that validation loss; 1 in the originals, so that training stops soon", at_least=0
+        5e-05,
+        "weight of the divergence in that validation loss; 1 in the originals, so that training stops soon",
+        at_least=0,
     )
     keep: Literal["best", "last", "best-if-stopped"] = parameter(
-        "weights training ends with: 'best', 'last' as in the originals, or 'best-if-stopped'"
+        "best", "weights training ends with: 'best', 'last' as in the originals, or 'best-if-stopped'"
     )
     matched_contexts: bool = parameter(
+        True,
         "whether a delta common to all contexts compares only those seen both in control and perturbed; in the "
-        "originals all count, so that the held-out one counts among the control cells alone"
+        "originals all count, so that the held-out one counts among the control cells alone",
     )
 
 
@@ -194,6 +202,7 @@ class MovingAutoencoder(VariationalAutoencoder):
     delta: Tensor
 
 
+@register
 class ScGen(LatentArithmetic):
     """scGen: one vector of the latent space for each perturbation, the same for every context."""
 

@@ -24,6 +24,7 @@ from multipert.models.base import FitMetadata
 from multipert.models.losses import cross_entropy, mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
+from multipert.models.registry import register
 from multipert.networks import (
     MLP,
     AuxiliaryDiscriminator,
@@ -50,25 +51,26 @@ class ScPreGANParameters:
     """What scPreGAN can be told."""
 
     hidden: tuple[int, ...] = parameter(
-        "hidden widths of the encoder and discriminators; generators mirror them", at_least=1
+        (128, 64), "hidden widths of the encoder and discriminators; generators mirror them", at_least=1
     )
-    latent: int = parameter("width of the latent space", at_least=1)
-    lr: float = parameter("learning rate of the generators and discriminators", at_least=0)
-    beta1: float = parameter("decay of Adam's first moment, of generators and discriminators", at_least=0, below=1)
-    beta2: float = parameter("decay of Adam's second moment, of the same", at_least=0, below=1)
-    encoder_lr: float = parameter("learning rate of the encoder", at_least=0)
-    decay: float = parameter("what all learning rates are multiplied by now and then", at_least=0)
-    decay_every: int = parameter("iterations between two such times", at_least=1)
-    reconstruction_weight: float = parameter("weight of the reconstruction loss", at_least=0)
-    adversarial_weight: float = parameter("weight of the adversarial and classifier losses", at_least=0)
-    encoding_weight: float = parameter("weight of the encoding loss", at_least=0)
+    latent: int = parameter(16, "width of the latent space", at_least=1)
+    lr: float = parameter(0.002, "learning rate of the generators and discriminators", at_least=0)
+    beta1: float = parameter(0.5, "decay of Adam's first moment, of generators and discriminators", at_least=0, below=1)
+    beta2: float = parameter(0.9, "decay of Adam's second moment, of the same", at_least=0, below=1)
+    encoder_lr: float = parameter(0.002, "learning rate of the encoder", at_least=0)
+    decay: float = parameter(0.9, "what all learning rates are multiplied by now and then", at_least=0)
+    decay_every: int = parameter(10000, "iterations between two such times", at_least=1)
+    reconstruction_weight: float = parameter(1.0, "weight of the reconstruction loss", at_least=0)
+    adversarial_weight: float = parameter(0.001, "weight of the adversarial and classifier losses", at_least=0)
+    encoding_weight: float = parameter(0.1, "weight of the encoding loss", at_least=0)
     label_slip: bool = parameter(
+        False,
         "whether generated cells are to be named after the contexts of the cells the discriminators saw before them, "
-        "as the original does by mistake"
+        "as the original does by mistake",
     )
-    batch_size: int = parameter("cells of each side in a batch", at_least=1)
-    epochs: int = parameter("epochs", at_least=1)
-    iterations: int = parameter("iterations in an epoch", at_least=1)
+    batch_size: int = parameter(32, "cells of each side in a batch", at_least=1)
+    epochs: int = parameter(20, "epochs", at_least=1)
+    iterations: int = parameter(30, "iterations in an epoch", at_least=1)
 
 
 class CrossGenerator(nn.Module):
@@ -121,6 +123,7 @@ class CrossGenerator(nn.Module):
         return loss
 
 
+@register
 class ScPreGAN(OneForEach):
     """scPreGAN: cells written out on the other side by generative adversarial networks."""
 

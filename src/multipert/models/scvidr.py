@@ -23,6 +23,7 @@ from multipert.errors import InputError
 from multipert.models.base import FitMetadata
 from multipert.models.network_model import PREDICTED_AT_ONCE
 from multipert.models.parameters import parameter
+from multipert.models.registry import register
 from multipert.models.scgen import LatentArithmetic, LatentArithmeticParameters, visible
 from multipert.networks import Lanes, VariationalAutoencoder
 from multipert.training import Stage
@@ -39,12 +40,14 @@ class ScVIDRParameters(LatentArithmeticParameters):
     """What scVIDR can be told beside."""
 
     share_hidden: bool = parameter(
+        False,
         "whether hidden layers after the first are one layer passed several times, in the encoder and in the decoder, "
-        "as in the original; this makes a difference from three layers on"
+        "as in the original; this makes a difference from three layers on",
     )
     regression: bool = parameter(
+        True,
         "whether each context moves by a delta of its own, regressed on its control centroid; without, all contexts "
-        "move by one common delta, as in scgen"
+        "move by one common delta, as in scgen",
     )
 
 
@@ -71,6 +74,7 @@ class ContextAutoencoder(VariationalAutoencoder):
     highest: Tensor
 
 
+@register
 class ScVIDR(LatentArithmetic):
     """scVIDR for single doses (``vidrSingle``): a delta for each context, by regression on its control centroid.
 
@@ -200,6 +204,7 @@ class ScVIDR(LatentArithmetic):
         )
 
 
+@register
 class ScVIDRDose(ScVIDR):
     """scVIDR for many doses (``vidrMult``): one model of a compound, deltas at its highest dose, doses on a line.
 

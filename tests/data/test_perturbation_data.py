@@ -374,7 +374,7 @@ class TestBadInput:
         assert message.startswith("the values reach 83.25, too large to be log-normalised: log-normalise first")
 
     def test_nothing_but_zeros(self) -> None:
-        assert self.refused(tiny(X=np.zeros((4, 2)))) == ("every value is zero: there is no expression to learn from")
+        assert self.refused(tiny(X=np.zeros((4, 2)))) == ("every value is zero: there is no expression in it")
 
     def test_values_that_are_no_numbers(self) -> None:
         adata = tiny()

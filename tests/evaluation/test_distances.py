@@ -15,9 +15,9 @@ from scipy import sparse, stats
 
 from evaluation import naive
 from evaluation.conftest import KANG_TYPES, Cells
+from multipert.data.expression import slices
 from multipert.evaluation import distances
 from multipert.evaluation.components import principal_components
-from multipert.evaluation.matrices import blocks
 
 clouds = hnp.arrays(np.float64, st.tuples(st.integers(2, 9), st.just(3)), elements=st.floats(-5, 5, width=16))
 
@@ -60,7 +60,6 @@ def test_energy_and_kernel_statistics_of_equal_populations_are_zero_on_average()
 
 
 def test_blocks_cover_everything_once_and_do_not_change_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [i for rows in blocks(10, width=3, size=7) for i in range(10)[rows]] == list(range(10))
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(37, 4)), rng.normal(size=(29, 4))
 
@@ -73,7 +72,8 @@ def test_blocks_cover_everything_once_and_do_not_change_an_answer(monkeypatch: p
         ]
 
     at_once = answers()
-    monkeypatch.setattr(distances, "blocks", lambda length, width: blocks(length, width=width, size=100))
+    monkeypatch.setattr("multipert.data.expression.BLOCK", 100)
+    assert [i for rows in slices(70, width=3) for i in range(70)[rows]] == list(range(70))
     np.testing.assert_allclose(answers(), at_once, rtol=1e-12)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from scipy import sparse
 
 from evaluation.conftest import Cells, adata
+from multipert.data import PerturbationData
 from multipert.errors import InputError
 from multipert.evaluation import METRICS, STUDY, bounds, evaluate, evaluate_many
 
@@ -102,63 +104,166 @@ def refused(cells: dict[str, Any], **options: Any) -> str:
     return sentence
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("role", ["control", "truth", "predicted"])
+CALLED = {"control": "control cells", "truth": "true cells", "predicted": "predicted cells"}
+
+
+@pytest.mark.parametrize(("value", "fault"), [(np.nan, "NaN"), (np.inf, "infinite"), (-0.5, "negative")])
+@pytest.mark.parametrize("role", CALLED)
 @pytest.mark.parametrize("as_dense", [True, False])
-def test_values_that_are_no_numbers_are_refused(made: Cells, value: float, role: str, as_dense: bool) -> None:
+def test_values_that_cannot_be_are_refused(made: Cells, value: float, fault: str, role: str, as_dense: bool) -> None:
     cells = made.named()
     X = cells[role].X.toarray()
     X[3, 7] = value
     cells[role] = adata(X if as_dense else sparse.csr_matrix(X))
-    sentence = refused(cells)
-    assert sentence.startswith(f"The {role} cells hold 1 values that are NaN or infinite, in 1 genes (g7)")
+    expected = f"the {CALLED[role]}: 1 values are {fault} (the first in cell 'c3', gene 'g7'): "
+    assert refused(cells).startswith(expected)
+
+
+def test_predictions_may_round_below_zero(made: Cells) -> None:
+    X = made.predicted.X.toarray()
+    below = np.where(X == 0, np.float32(-5e-4), X)
+    for store in (np.array, sparse.csr_matrix):
+        scores = evaluate(**{**made.named(), "predicted": adata(store(below))})
+        np.testing.assert_allclose(scores, evaluate(**made.named()), rtol=1e-6, atol=1e-9)
+    assert "values are negative" in refused({**made.named(), "truth": adata(below)})
 
 
 def test_genes_that_differ_are_named(made: Cells) -> None:
     fewer = {**made.named(), "predicted": made.predicted[:, :118].copy()}
-    assert "The predicted cells lack 2 of the 120 genes of the true cells (g118, g119)" in refused(fewer)
+    assert "the predicted cells lack 2 of the 120 genes of the true cells (g118, g119)" in refused(fewer)
     more = {**made.named(), "truth": made.truth[:, 8:].copy()}
-    assert "The control cells have 8 genes that the true cells do not (g0, g1, g2, g3, g4, ...)" in refused(more)
+    assert "the control cells have 8 genes that the true cells do not (g0, g1, g2, g3, g4, ...)" in refused(more)
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
 def test_repeated_gene_names_are_refused(made: Cells) -> None:
     cells = made.named()
     cells["truth"].var_names = ["g0", *cells["truth"].var_names[:-1]]
-    assert "The truth cells name 1 genes more than once (g0)" in refused(cells)
+    assert "the true cells: 1 gene names occur more than once ('g0')" in refused(cells)
 
 
 def test_no_cells_and_no_expression_are_refused(made: Cells) -> None:
     assert "0 cells x 120 genes" in refused({**made.named(), "predicted": made.predicted[:0].copy()})
-    assert "X is empty" in refused({**made.named(), "control": anndata.AnnData(obs=made.control.obs)})
+    no_expression = anndata.AnnData(obs=made.control.obs, var=made.control.var)
+    assert "the control cells: X is empty" in refused({**made.named(), "control": no_expression})
+    assert "every value is zero" in refused({**made.named(), "predicted": adata(np.zeros((3, 120)))})
 
 
-def test_negative_values_are_refused_but_in_predictions(made: Cells) -> None:
-    below = adata(made.truth.X.toarray() - 0.5)
-    assert "The truth cells hold negative values (lowest -0.5)" in refused({**made.named(), "truth": below})
-    assert "The control cells hold negative values" in refused({**made.named(), "control": below})
-    assert evaluate(**{**made.named(), "predicted": below}).notna().all()
+@pytest.fixture
+def real(kang: Callable[[str], Cells]) -> Cells:
+    """Cells whose counts show: two kinds of control, one of them standing for a prediction."""
+    cells = kang("CD14+Mono")
+    return Cells(cells.control[:60].copy(), cells.truth[:60].copy(), cells.truth[60:120].copy())
 
 
-def test_raw_counts_are_refused(made: Cells) -> None:
-    counts = adata(sparse.csr_matrix(np.random.default_rng(0).poisson(40, size=(9, 120))))
-    assert "look like raw counts" in refused({**made.named(), "control": counts})
+def as_counts(cells: Any) -> Any:
+    """The counts that log-normalised cells come from."""
+    counts = np.expm1(cells.X.toarray().astype(np.float64))
+    counts /= np.where(counts > 0, counts, np.inf).min(axis=1, keepdims=True)
+    return changed(cells, np.rint(counts))
+
+
+def changed(cells: Any, X: Any) -> Any:
+    other = cells.copy()
+    other.X = sparse.csr_matrix(X.astype(np.float32))
+    return other
+
+
+@pytest.mark.parametrize("role", CALLED)
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda cells: as_counts(cells), "the values are raw counts (all are whole numbers)"),
+        (lambda cells: changed(cells, as_counts(cells).X.toarray() * 0.02), "normalised, but not log-transformed"),
+        (lambda cells: changed(cells, np.log1p(cells.X.toarray())), "were log-transformed twice"),
+        (lambda cells: changed(cells, cells.X.toarray() * 9), "too large to be log-normalised"),
+        (
+            lambda cells: changed(cells, np.where(cells.X.toarray() > 3, 1e30, cells.X.toarray())),
+            "too large to be log-normalised",
+        ),
+    ],
+)
+def test_cells_that_fit_would_refuse_are_refused(real: Cells, role: str, change: Any, sentence: str) -> None:
+    cells = real.named()
+    cells[role] = change(cells[role])
+    told = refused(cells)
+    assert told.startswith(f"the {CALLED[role]}: the values")
+    assert sentence in told
+    with pytest.raises(InputError) as of_fit:
+        PerturbationData.from_anndata(
+            anndata.concat({"a": cells[role], "b": cells[role]}, label="made", index_unique="-"),
+            perturbation_key="made", control="a", context_key="cell_type",
+        )  # fmt: skip
+    assert str(of_fit.value) == told.removeprefix(f"the {CALLED[role]}: ")
+
+
+def smoothed(cells: Any, X: Any) -> Any:
+    """Cells whose counts no longer show, as a network predicts them."""
+    rng = np.random.default_rng(0)
+    return changed(cells, X.mean(axis=0) * rng.uniform(0.9, 1.1, size=X.shape))
+
+
+@pytest.mark.parametrize("transform", [np.log1p, lambda X: np.expm1(X) * 0.04])
+def test_predictions_on_another_scale_are_refused_with_the_figures(real: Cells, transform: Any) -> None:
+    moved = smoothed(real.predicted, transform(real.predicted.X.toarray()))
+    told = refused({**real.named(), "predicted": moved})
+    assert told.startswith("the predicted cells and the true cells are not on one scale: a cell's total")
+
+
+def test_controls_that_are_not_logged_are_refused_with_the_figures(real: Cells) -> None:
+    moved = smoothed(real.control, np.expm1(real.control.X.toarray()) * 0.04)
+    told = refused({**real.named(), "control": moved})
+    assert told.startswith("the control cells and the true cells are not on one scale: a cell's total")
+
+
+def test_predictions_that_are_only_poor_are_scored(real: Cells) -> None:
+    poor = smoothed(real.predicted, real.predicted.X.toarray()).X.toarray()
+    rng = np.random.default_rng(0)
+    for X in (0.5 * poor, 1.5 * poor, rng.permutation(poor, axis=1), rng.uniform(0, 3, size=poor.shape)):
+        assert np.isfinite(evaluate(**{**real.named(), "predicted": changed(real.predicted, X)})["mse"])
+
+
+def test_files_scaled_each_to_its_own_total_are_refused(real: Cells) -> None:
+    def to(total: float, cells: Any) -> Any:
+        X = np.expm1(cells.X.toarray())
+        return changed(cells, np.log1p(total * X / X.sum(axis=1, keepdims=True)))
+
+    cells = {"control": to(1500, real.control), "truth": to(2500, real.truth), "predicted": to(2500, real.predicted)}
+    assert "(sum of expm1) is 1500 against 2500 (medians)" in refused(cells)
+    assert evaluate(**{**cells, "control": to(2500, real.control)})["mse"] > 0
+
+
+def test_several_perturbations_are_not_pooled_unasked(made: Cells) -> None:
+    cells = {role: labelled(part, "ab") for role, part in made.named().items()}
+    cells["control"].obs["drug"] = "none"
+    told = refused(cells)
+    assert "hold 2 perturbations, told apart by obs['drug'] (a, b)" in told
+    assert "--perturbation-key drug" in told
+    assert evaluate_many(**cells, perturbation_key="drug").shape[0] == 2
+    del cells["control"].obs["drug"]
+    assert evaluate(**cells).notna().any()  # nothing says that they are perturbations
 
 
 def test_files_that_cannot_be_read_are_refused(made: Cells, tmp_path: Path) -> None:
-    assert "no file" in refused({**made.named(), "truth": tmp_path / "absent.h5ad"})
+    assert "absent.h5ad does not exist" in refused({**made.named(), "truth": tmp_path / "absent.h5ad"})
     text = tmp_path / "text.h5ad"
     text.write_text("not cells")
-    assert "cannot be read as h5ad" in refused({**made.named(), "truth": text})
+    assert "the true cells: " in refused({**made.named(), "truth": text})
+    assert "is no h5ad file" in refused({**made.named(), "truth": text})
     whole, part = tmp_path / "whole.h5ad", tmp_path / "part.h5ad"
     made.truth.write_h5ad(whole)
     part.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert "cannot be read as h5ad" in refused({**made.named(), "truth": part})
+    assert "truncated or damaged" in refused({**made.named(), "truth": part})
     assert "give an AnnData or the path" in refused({**made.named(), "truth": [1, 2]})
+    fewer = made.predicted[:, :118].copy()
+    fewer.X = -fewer.X
+    fewer.write_h5ad(part)
+    assert refused({**made.named(), "predicted": part}).startswith(f"the predicted cells ({part}): ")
 
 
 def test_unknown_metrics_are_refused(made: Cells) -> None:
     assert refused(made.named(), metrics=["mse", "speed"]).startswith(
-        "There is no metric named speed: choose among degs"
+        "there is no metric named speed: choose among degs"
     )
     assert "discrimination needs several perturbations" in refused(made.named(), metrics=["discrimination"])
 
@@ -192,7 +297,7 @@ def test_perturbations_given_by_name_score_like_those_told_apart_by_a_column(mad
     pd.testing.assert_frame_equal(by_name, apart, check_names=False)
     with pytest.raises(InputError, match="name the column that does, or give each its own cells"):
         evaluate_many(control=made.control, truth=truth, predicted=predicted)
-    with pytest.raises(InputError, match="There are no truth cells"):
+    with pytest.raises(InputError, match="there are no true cells"):
         evaluate_many(control=made.control, truth={}, predicted={})
     limits = bounds(control=made.control, truth=named[0], metrics=["mse"])
     told = bounds(control=made.control, truth=truth, perturbation_key="drug", metrics=["mse"])
@@ -209,7 +314,7 @@ def test_perturbations_that_differ_are_named(made: Cells) -> None:
     assert "hold none of 1 perturbations of the true cells (b)" in refused(cells, perturbation_key="drug")
     cells["truth"] = labelled(made.truth, "a")
     assert "hold 1 perturbations that the true cells do not (x)" in refused(cells, perturbation_key="drug")
-    assert "The truth cells have no column 'dose': choose one of theirs (drug)" in refused(
+    assert "the perturbation key 'dose' is not a column of obs; there is 'drug'" in refused(
         cells, perturbation_key="dose"
     )
 
@@ -222,8 +327,8 @@ def test_an_estimate_says_so(made: Cells, monkeypatch: pytest.MonkeyPatch) -> No
     pd.testing.assert_series_equal(first, again)
 
 
-def test_importing_the_room_is_light() -> None:
-    heavy = ["torch", "scanpy", "anndata", "sklearn", "pertpy", "ot"]
+def test_importing_the_package_is_light() -> None:
+    heavy = ["torch", "numba", "scanpy", "sklearn", "pertpy", "ot"]
     code = f"import sys, multipert.evaluation; print([name for name in {heavy} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse, stats
 
 from evaluation.conftest import KANG_TYPES, Cells, adata
-from multipert.evaluation.matrices import is_sparse
+from multipert.data.expression import is_sparse
 from multipert.evaluation.populations import Population
 from multipert.evaluation.ranking import order_by_score, significant, welch_scores, wilcoxon_scores
 
@@ -107,8 +107,7 @@ def test_many_genes_are_ranked_in_blocks_as_at_once(monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(0)
     group, reference = (sparse.csr_array(rng.poisson(0.5, size=(n, 40)).astype(np.float64)) for n in (11, 13))
     at_once = wilcoxon_scores(group, reference)
-    monkeypatch.setattr("multipert.evaluation.matrices.BLOCK", 1)
-    monkeypatch.setattr("multipert.evaluation.matrices.blocks.__kwdefaults__", {"size": 50})
+    monkeypatch.setattr("multipert.data.expression.BLOCK", 50)
     np.testing.assert_array_equal(wilcoxon_scores(group, reference), at_once)
     dense = Population(group.toarray())
     np.testing.assert_allclose(dense.mean, Population(group).mean)

@@ -1,7 +1,7 @@
 """The expression matrix of an AnnData: taken out in one form, and checked."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,24 @@ from scipy import sparse
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
+Floats: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.int64]
+Matrix: TypeAlias = Any
+"""Expression, (cells, genes): sparse in rows without stored zeros, or a two-dimensional array."""
+
+BLOCK = 4_000_000
+"""Most numbers (32 MB in float64) that a temporary block of a long array or a tall matrix holds."""
+
 _LARGEST_LOG = 30.0  # log1p of ten trillion: nothing log-normalised comes near it
-_BLOCK = 1 << 20
+
+_INSPECTED_CELLS = 50
+_INSPECTED_VALUES = 100  # fewer tell nothing
+_WHOLE_WITHIN = 0.005  # one number in a hundred lies so near to a whole one by chance
 
 
-def take_expression(adata: AnnData, layer: str | None, *, own: bool = False) -> sparse.csr_matrix:
+def take_expression(
+    adata: AnnData, layer: str | None, *, own: bool = False, dense: bool = False, below_zero: float = 0.0
+) -> Matrix:
     """Take the expression out of an AnnData, whatever it is kept in, in one canonical form.
 
     Parameters
@@ -27,11 +40,16 @@ def take_expression(adata: AnnData, layer: str | None, *, own: bool = False) -> 
         The layer to take in place of ``X``.
     own
         Whether nobody else uses ``adata``: its expression then need not be copied, which spares as much memory.
+    dense
+        Whether a dense array stays dense.
+    below_zero
+        How far below zero a value may lie for the rounding of another tool; such values become zero.
 
     Returns
     -------
-    csr_matrix
-        (cells, genes) float32, sorted indices, no stored zeros; unless it is ours, shares nothing with ``adata``.
+    csr_matrix or ndarray
+        (cells, genes) float32; sparse with sorted indices and no stored zeros unless ``dense``. Unless it is ours,
+        shares nothing that is written to with ``adata``.
 
     Raises
     ------
@@ -46,26 +64,57 @@ def take_expression(adata: AnnData, layer: str | None, *, own: bool = False) -> 
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise InputError(f"X is empty: name the layer that holds the expression; {did_you_mean('', adata.layers)}")
-    X = _canonical(matrix, own)
-    _check_values(X, adata.obs_names, adata.var_names)
+    X = _canonical(matrix, own, dense)
+    _check_values(X, adata.obs_names, adata.var_names, below_zero)
+    if below_zero > 0 and (values := stored_values(X)).size and values.min() < 0:
+        X = np.maximum(X, 0) if not is_sparse(X) else X.maximum(0).tocsr()
     return X
 
 
-def check_log_normalised(X: sparse.csr_matrix) -> None:
-    """Refuse expression that was not normalised and log-transformed.
+def check_log_normalised(X: Matrix) -> None:
+    """Refuse expression that was not normalised and log-transformed, once.
 
     Raises
     ------
     InputError
-        The values are all zero, whole numbers, or too large to be logarithms.
+        The values are all zero, whole numbers, too large to be logarithms, multiples of a count that were not
+        log-transformed, or were log-transformed twice.
     """
     remedy = "log-normalise first, with multipert.preprocess(adata) or `multipert preprocess`"
-    if X.nnz == 0:
-        raise InputError("every value is zero: there is no expression to learn from")
-    if are_whole(X.data):
+    values = stored_values(X)
+    largest = float(values.max()) if values.size else 0.0
+    if largest == 0:
+        raise InputError("every value is zero: there is no expression in it")
+    if are_whole(values):
         raise InputError(f"the values are raw counts (all are whole numbers): {remedy}")
-    if X.data.max() > _LARGEST_LOG:
-        raise InputError(f"the values reach {X.data.max():g}, too large to be log-normalised: {remedy}")
+    if largest > _LARGEST_LOG:
+        raise InputError(f"the values reach {largest:g}, too large to be log-normalised: {remedy}")
+    found = _transformed(X)
+    if found == "never":
+        raise InputError(
+            f"the values (up to {largest:g}) are multiples of a count, cell by cell: normalised, but not "
+            f"log-transformed: {remedy}"
+        )
+    if found == "twice":
+        raise InputError(
+            f"the values (up to {largest:g}) were log-transformed twice: undo one of them with np.expm1, or start "
+            "again from the counts"
+        )
+
+
+def is_sparse(matrix: Matrix) -> bool:
+    """Whether a matrix is sparse."""
+    return bool(sparse.issparse(matrix))
+
+
+def as_dense(matrix: Matrix) -> NDArray[Any]:
+    """Give the array of a matrix, sparse or dense."""
+    return np.asarray(matrix.toarray() if is_sparse(matrix) else matrix)
+
+
+def stored_values(matrix: Matrix) -> NDArray[Any]:
+    """All values of a matrix in one row; of a sparse one, those that are stored."""
+    return np.asarray(matrix.data if is_sparse(matrix) else matrix.reshape(-1))
 
 
 def take_counts(adata: AnnData, layer: str | None, *, own: bool = False) -> sparse.csr_matrix:
@@ -93,10 +142,41 @@ def are_whole(values: NDArray[np.float32]) -> bool:
 
 def blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Go through a long array piece by piece, where all at once would need another array as long."""
-    return (values[start : start + _BLOCK] for start in range(0, len(values), _BLOCK))
+    return (values[piece] for piece in slices(len(values)))
 
 
-def _canonical(matrix: Any, own: bool) -> sparse.csr_matrix:
+def slices(length: int, *, width: int = 1, size: int | None = None) -> Iterator[slice]:
+    """Cover ``range(length)`` with slices of at most ``size`` numbers (``BLOCK``), where a row holds ``width``."""
+    step = max(1, (size or BLOCK) // max(1, width))
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
+
+
+def _transformed(X: Matrix) -> Literal["never", "once", "twice"] | None:
+    """Find out how often counts were log-transformed after they were scaled; none where that does not show.
+
+    Scaled to one total, the counts of a cell are multiples of its smallest: whole multiples, where that one is a
+    single count. They become so again when the logarithms taken of them are undone, and only then.
+    """
+    undo: dict[Literal["never", "once", "twice"], Callable[[Floats], Floats]] = {
+        "once": np.expm1,
+        "never": lambda values: values,
+        "twice": lambda values: np.expm1(np.expm1(values)),
+    }
+    cells = np.unique(np.linspace(0, X.shape[0] - 1, min(_INSPECTED_CELLS, X.shape[0])).astype(np.int64))
+    found = [stored_values(X[cell]).astype(np.float64) for cell in cells]
+    for times, inverse in undo.items():
+        with np.errstate(over="ignore", invalid="ignore"):
+            undone = [inverse(values[values > 0]) for values in found]
+            multiples = np.concatenate([values / values.min() for values in undone if values.size] or [np.empty(0)])
+        multiples = multiples[(multiples > 1.5) & (multiples < 50)]
+        whole = np.abs(multiples - np.rint(multiples)) < _WHOLE_WITHIN
+        if len(whole) >= _INSPECTED_VALUES and whole.mean() > 0.9:
+            return times
+    return None
+
+
+def _canonical(matrix: Any, own: bool, dense: bool) -> Matrix:
     if hasattr(matrix, "to_memory"):  # sparse and backed by a file
         matrix = matrix.to_memory()
     elif not sparse.issparse(matrix):
@@ -108,6 +188,8 @@ def _canonical(matrix: Any, own: bool) -> sparse.csr_matrix:
     # What follows works in place, and the caller's matrix is the caller's: copy where conversion does not.
     shared = not own and getattr(matrix, "format", None) == "csr"
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused by name
+        if dense and not sparse.issparse(matrix):
+            return np.ascontiguousarray(matrix, dtype=np.float32)
         X = sparse.csr_matrix(matrix).astype(np.float32, copy=shared)
     X.sum_duplicates()
     X.eliminate_zeros()
@@ -124,19 +206,28 @@ def _check_genes(genes: pd.Index) -> None:
         )
 
 
-def _check_values(X: sparse.csr_matrix, cells: pd.Index, genes: pd.Index) -> None:
-    smallest, largest = (X.data.min(), X.data.max()) if X.nnz else (0.0, 0.0)  # NaN, where there is one, wins both
-    if smallest >= 0 and largest < np.inf:
+def _check_values(X: Matrix, cells: pd.Index, genes: pd.Index, below_zero: float) -> None:
+    values = stored_values(X)
+    smallest, largest = (values.min(), values.max()) if values.size else (0.0, 0.0)  # NaN, if there is one, wins both
+    if smallest >= -below_zero and largest < np.inf:
         return
     for fault, wrong, remedy in (
-        ("NaN", np.isnan(X.data), "fill or drop them"),
-        ("infinite", np.isinf(X.data), "mend or drop them"),
-        ("negative", X.data < 0, "expression must not be scaled or centred, give the log-normalised values or counts"),
+        ("NaN", np.isnan(values), "fill or drop them"),
+        ("infinite", np.isinf(values), "mend or drop them"),
+        (
+            "negative",
+            values < -below_zero,
+            f"the lowest is {smallest:.3g}, so set negative predictions to zero where the model means zero"
+            if below_zero
+            else "expression must not be scaled or centred, give the log-normalised values or counts",
+        ),
     ):
         if wrong.any():
             first = int(wrong.argmax())
-            cell = int(np.searchsorted(X.indptr, first, side="right")) - 1
+            if is_sparse(X):
+                cell, gene = int(np.searchsorted(X.indptr, first, side="right")) - 1, int(X.indices[first])
+            else:
+                cell, gene = divmod(first, X.shape[1])
             raise InputError(
-                f"{wrong.sum()} values are {fault} "
-                f"(the first in cell {cells[cell]!r}, gene {genes[X.indices[first]]!r}): {remedy}"
+                f"{wrong.sum()} values are {fault} (the first in cell {cells[cell]!r}, gene {genes[gene]!r}): {remedy}"
             )

@@ -19,19 +19,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from multipert.data.expression import Floats
+from multipert.data.scored_cells import Source, Sources
 from multipert.evaluation.components import principal_components
-from multipert.evaluation.matrices import Floats
 from multipert.evaluation.populations import Comparison, read_comparisons
 from multipert.evaluation.registry import METRICS, Metric, choose
 from multipert.evaluation.scoring import PERTURBATION, notes, score
-
-if TYPE_CHECKING:
-    from multipert.evaluation.populations import Source, Sources
 
 SPLITS = 5
 """How often the true cells are split for the ceiling."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, svds
 
-from multipert.evaluation.matrices import Floats, Matrix, as_dense, blocks, is_sparse
+from multipert.data.expression import Floats, Matrix, as_dense, is_sparse, slices
 
 N_COMPONENTS = 50
 
@@ -112,7 +112,7 @@ def _by_covariance(parts: Sequence[Matrix], k: int) -> Floats:
     n_genes = parts[0].shape[1]
     products, total = np.zeros((n_genes, n_genes)), np.zeros(n_genes)
     for part in parts:
-        for rows in blocks(part.shape[0], width=n_genes):
+        for rows in slices(part.shape[0], width=n_genes):
             block = part[rows].astype(np.float64)
             products += as_dense(block.T @ block)
             total += block.sum(axis=0)
@@ -120,7 +120,7 @@ def _by_covariance(parts: Sequence[Matrix], k: int) -> Floats:
     mean = total / n_cells
     _, vectors = _leading(products - n_cells * np.outer(mean, mean), k)
     projected = [
-        part[rows].astype(np.float64) @ vectors for part in parts for rows in blocks(part.shape[0], width=n_genes)
+        part[rows].astype(np.float64) @ vectors for part in parts for rows in slices(part.shape[0], width=n_genes)
     ]
     coordinates: Floats = np.concatenate(projected) - mean @ vectors
     return coordinates

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
+from multipert.data.expression import Floats, Matrix, as_dense, slices
 from multipert.evaluation.differential_expression import ResponseTable, cell_totals, gene_totals, response_table
-from multipert.evaluation.matrices import Floats, Matrix, as_dense, blocks
 
 TARGET_SUM = 50_000.0
 """What the counts of a pseudo-bulk are scaled to before the logarithm."""
@@ -123,7 +123,7 @@ def sampling_noise(cells: Matrix) -> float:
         return 0.0
     whole = np.log1p(gene_total * (TARGET_SUM / total))
     sums, squares = np.zeros(n_genes), np.zeros(n_genes)
-    for rows in blocks(n, width=n_genes, size=64 * n_genes):
+    for rows in slices(n, width=n_genes, size=64 * n_genes):
         # As deviations from the whole profile: they are small, and their squares lose no digits.
         rest = total - cell_total[rows, None]
         profile = gene_total - as_dense(cells[rows]).astype(np.float64)

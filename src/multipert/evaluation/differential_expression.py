@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import ndtr
 
-from multipert.evaluation.matrices import Floats, Matrix
+from multipert.data.expression import Floats, Matrix
 
 PER_MILLION = 1e6
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from multipert.evaluation.matrices import Floats, blocks
+from multipert.data.expression import Floats, slices
 
 EXACT_TRANSPORT_CELLS = 3_000
 """Largest set of cells for which optimal transport is solved exactly."""
@@ -134,7 +134,7 @@ def _squared_distances(X: Floats, Y: Floats | None) -> Iterator[Floats]:
     """Blocks of squared distances between rows; of ``X`` with itself when there is no ``Y``, diagonal exactly 0."""
     other = X if Y is None else Y
     lengths = np.sum(other**2, axis=1)
-    for rows in blocks(len(X), width=len(other)):
+    for rows in slices(len(X), width=len(other)):
         part = X[rows]
         squares = part @ (-2 * other.T)
         squares += np.sum(part**2, axis=1)[:, None]

@@ -16,8 +16,8 @@ from math import inf, nan
 
 import numpy as np
 
+from multipert.data.expression import Floats
 from multipert.evaluation import distances
-from multipert.evaluation.matrices import Floats
 from multipert.evaluation.populations import Comparison
 from multipert.evaluation.ranking import order_by_score, significant
 from multipert.evaluation.registry import METRICS, metric, metric_of_several

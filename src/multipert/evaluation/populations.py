@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
+from multipert.data.expression import Floats, Integers, Matrix, as_dense, is_sparse, slices
+from multipert.data.scored_cells import (
+    Role,
+    ScoredCells,
+    Source,
+    Sources,
+    check_one_perturbation,
+    check_same_scale,
+    read_scored_cells,
+)
 from multipert.errors import InputError
 from multipert.evaluation.components import principal_components
 from multipert.evaluation.distances import mean_distance
-from multipert.evaluation.matrices import Floats, Integers, Matrix, as_dense, blocks, is_sparse
 from multipert.evaluation.ranking import order_by_score, welch_scores, wilcoxon_scores
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-    Source: TypeAlias = AnnData | str | PathLike[str]
-    Sources: TypeAlias = Source | Mapping[str, Source]
-
-Role: TypeAlias = Literal["control", "truth", "predicted"]
 
 RESAMPLES = 100
 """How often the cells are resampled for the three R2 (the study's number)."""
 
 RESAMPLED_SHARE = 0.8
 """The share of a population's cells in each of those resamples (the study's number)."""
-
-COUNTS_ABOVE = 50.0
-"""Whole numbers that reach beyond this are taken for raw counts: log-normalised values never come near it."""
 
 
 class Population:
@@ -44,7 +39,7 @@ class Population:
     Parameters
     ----------
     X
-        Log-normalised expression, shape (cells, genes), sparse or dense, float32 or float64.
+        Log-normalised expression, shape (cells, genes), sparse or dense.
     """
 
     def __init__(self, X: Matrix) -> None:
@@ -70,7 +65,7 @@ class Population:
             total += np.bincount(genes, weights=values, minlength=self.n_genes)
             squares += np.bincount(genes, weights=values * values, minlength=self.n_genes)
         else:
-            for rows in blocks(n, width=self.n_genes):
+            for rows in slices(n, width=self.n_genes):
                 block = self.X[rows]
                 total += block.sum(axis=0, dtype=np.float64)
                 squares += (block * block).sum(axis=0, dtype=np.float64)
@@ -237,170 +232,46 @@ def read_comparisons(
     Returns
     -------
     dict
-        Comparisons by perturbation; the only one is called ``""`` when there is no key and no names.
+        Comparisons by perturbation, sorted; the only one is called ``""`` when there is no key and no names.
 
     Raises
     ------
     InputError
-        A file that is missing or no h5ad; no cells; no expression; NaN or infinite values; negative values in control
-        or truth; raw counts; repeated gene names; genes that differ; a key that is missing; perturbations that differ.
+        Cells that cannot be scored (see ``multipert.data.scored_cells``), or perturbations that differ.
     """
-    true_cells = _read_all(truth, "truth", perturbation_key)
+    true_cells = read_scored_cells(truth, "truth", perturbation_key=perturbation_key)
     genes = true_cells[0].genes
-    controls = Population(_align(_read(control, "control", None), genes, "control"))
-    true = _populations(true_cells, genes, "truth")
+    control_cells = read_scored_cells(control, "control", genes=genes)
+    controls = Population(control_cells[0].X)
+    true = _populations(true_cells)
     if predicted is None:
+        check_same_scale(control_cells, true_cells, control_cells)
         return {name: Comparison(controls, cells, controls, genes, seed) for name, cells in true.items()}
-    guessed = _populations(_read_all(predicted, "predicted", perturbation_key), genes, "predicted")
+    predicted_cells = read_scored_cells(predicted, "predicted", perturbation_key=perturbation_key, genes=genes)
+    if perturbation_key is None and not isinstance(truth, Mapping):
+        check_one_perturbation(control_cells[0], true_cells, predicted_cells)
+    check_same_scale(control_cells, true_cells, predicted_cells)
+    guessed = _populations(predicted_cells)
     if missing := sorted(true.keys() - guessed.keys()):
         raise InputError(
-            f"The predicted cells hold none of {len(missing)} perturbations of the true cells "
-            f"({_some(missing)}): predict them too, or leave them out of the true cells."
+            f"the predicted cells hold none of {len(missing)} perturbations of the true cells "
+            f"({', '.join(missing)}): predict them too, or leave them out of the true cells"
         )
     if unknown := sorted(guessed.keys() - true.keys()):
         raise InputError(
-            f"The predicted cells hold {len(unknown)} perturbations that the true cells do not "
-            f"({_some(unknown)}): leave them out, or add their true cells."
+            f"the predicted cells hold {len(unknown)} perturbations that the true cells do not "
+            f"({', '.join(unknown)}): leave them out, or add their true cells"
         )
     return {name: Comparison(controls, true[name], guessed[name], genes, seed) for name in true}
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """What is read of one AnnData: its labels name the perturbation of each cell, or of all."""
-
-    X: Matrix
-    genes: pd.Index[str]
-    labels: NDArray[np.object_] | str
-
-
-def _read_all(sources: Sources, role: Role, key: str | None) -> list[_Cells]:
-    """Read the cells of one source, or of one for each perturbation."""
-    if not isinstance(sources, Mapping):
-        return [_read(sources, role, key)]
-    if not sources:
-        raise InputError(f"There are no {role} cells: give those of one perturbation at least.")
-    return [replace(_read(source, role, None), labels=name) for name, source in sources.items()]
-
-
-def _populations(read: Iterable[_Cells], genes: pd.Index[str], role: Role) -> dict[str, Population]:
-    """Split cells by label, labels sorted; cells that share one label are a population as they are."""
+def _populations(read: Iterable[ScoredCells]) -> dict[str, Population]:
+    """Split cells by perturbation, names sorted; cells that share one are a population as they are."""
     found = {}
     for cells in read:
-        X = _align(cells, genes, role)
-        if isinstance(cells.labels, str):
-            found[cells.labels] = Population(X)
+        X, labels = cells.X, cells.perturbation
+        if isinstance(labels, str):
+            found[labels] = Population(X)
         else:
-            found |= {name: Population(X[np.flatnonzero(cells.labels == name)]) for name in set(cells.labels)}
+            found |= {name: Population(X[np.flatnonzero(labels == name)]) for name in set(labels)}
     return dict(sorted(found.items()))
-
-
-def _read(source: Source, role: Role, key: str | None) -> _Cells:
-    if isinstance(source, str | PathLike):
-        return _check(_open(Path(source), role), role, key)
-    if not (hasattr(source, "X") and hasattr(source, "var_names")):
-        raise InputError(
-            f"The {role} cells are a {type(source).__name__}: give an AnnData or the path of an h5ad file."
-        )
-    return _check(source, role, key)
-
-
-def _open(path: Path, role: Role) -> AnnData:
-    if not path.is_file():
-        raise InputError(f"There is no file {str(path)!r} for the {role} cells: check the path.")
-    # Only here, so that the names of the metrics can be listed without the weight of anndata.
-    from anndata import read_h5ad
-
-    try:
-        return read_h5ad(path)
-    except Exception as error:  # h5py and anndata raise many kinds for a file that is truncated or something else
-        raise InputError(
-            f"The {role} file {str(path)!r} cannot be read as h5ad ({type(error).__name__}): write it again."
-        ) from error
-
-
-def _check(adata: AnnData, role: Role, key: str | None) -> _Cells:
-    genes = pd.Index(adata.var_names)
-    if adata.X is None:
-        raise InputError(f"The {role} cells have no expression: X is empty, so put the log-normalised values there.")
-    if adata.n_obs == 0 or len(genes) == 0:
-        raise InputError(
-            f"The {role} cells are {adata.n_obs} cells x {len(genes)} genes: give at least one cell and one gene."
-        )
-    if genes.has_duplicates:
-        repeated = list(genes[genes.duplicated()].unique())
-        raise InputError(
-            f"The {role} cells name {len(repeated)} genes more than once ({_some(repeated)}): "
-            f"make the names unique (adata.var_names_make_unique())."
-        )
-    labels: NDArray[np.object_] | str = ""
-    if key is not None:
-        if key not in adata.obs:
-            raise InputError(
-                f"The {role} cells have no column {key!r}: choose one of theirs ({_some(list(adata.obs.columns))})."
-            )
-        labels = adata.obs[key].astype(str).to_numpy(dtype=object)
-    X = _as_matrix(adata.X)
-    values = X.data if is_sparse(X) else X
-    if not np.isfinite(values).all():
-        bad = ~np.isfinite(values)
-        where = np.unique(X.indices[bad]) if is_sparse(X) else np.flatnonzero(bad.any(axis=0))
-        raise InputError(
-            f"The {role} cells hold {int(bad.sum())} values that are NaN or infinite, in {len(where)} genes "
-            f"({_some(list(genes[where]))}): every value must be a finite number."
-        )
-    if role != "predicted" and values.size:
-        if values.min() < 0:
-            raise InputError(
-                f"The {role} cells hold negative values (lowest {values.min():.3g}): "
-                f"give log-normalised expression that was not scaled or centred."
-            )
-        if values.max() > COUNTS_ABOVE and np.array_equal(values, np.rint(values)):
-            raise InputError(
-                f"The {role} cells look like raw counts (whole numbers up to {values.max():.0f}): "
-                f"log-normalise them first (multipert.preprocess)."
-            )
-    return _Cells(X, genes, labels)
-
-
-def _as_matrix(X: Any) -> Matrix:
-    """CSR without stored zeros or a plain array, float32 or float64; copied only where something has to change."""
-    if hasattr(X, "to_memory"):  # anndata's view of a sparse matrix on disk
-        X = X.to_memory()
-    if not is_sparse(X):
-        X = np.asarray(X)
-        return X if X.dtype in (np.float32, np.float64) else X.astype(np.float64)
-    matrix = sparse.csr_array(X)
-    if matrix.dtype not in (np.float32, np.float64):
-        matrix = matrix.astype(np.float64)
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-    if np.count_nonzero(matrix.data) < matrix.data.size:
-        matrix = matrix.copy()
-        matrix.eliminate_zeros()
-    return matrix
-
-
-def _align(cells: _Cells, genes: pd.Index[str], role: Role) -> Matrix:
-    """Give expression with genes in the order of the true cells."""
-    if cells.genes.equals(genes):
-        return cells.X
-    missing, others = genes.difference(cells.genes), cells.genes.difference(genes)
-    if len(missing) or len(others):
-        differences = [
-            f"{verb} {len(names)} {what} ({_some(list(names))})"
-            for verb, names, what in (
-                ("lack", missing, f"of the {len(genes)} genes of the true cells"),
-                ("have", others, "genes that the true cells do not"),
-            )
-            if len(names)
-        ]
-        raise InputError(f"The {role} cells {' and '.join(differences)}: give all three the same genes.")
-    return cells.X[:, cells.genes.get_indexer(genes)]
-
-
-def _some(names: Iterable[object], most: int = 5) -> str:
-    """List the first few names, for a sentence."""
-    listed = [str(name) for name in names]
-    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import ndtr
 
-from multipert.evaluation.matrices import Floats, Integers, Matrix, as_dense, blocks, is_sparse
+from multipert.data.expression import Floats, Integers, Matrix, as_dense, is_sparse, slices
 
 
 class Moments(Protocol):
@@ -107,7 +107,7 @@ def _rank_sums(group: Matrix, reference: Matrix) -> Floats:
     if both_sparse:
         group, reference = group.tocsc(), reference.tocsc()
     sums = np.empty(n_genes)
-    for genes in blocks(n_genes, width=n_cells):
+    for genes in slices(n_genes, width=n_cells):
         part, rest = group[:, genes], reference[:, genes]
         sort = _sort_stored if both_sparse else _sort_all
         sums[genes] = _midrank_sums(*sort(part, rest), part.shape, n_cells)

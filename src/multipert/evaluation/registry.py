@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from multipert.data.expression import Floats
 from multipert.errors import InputError
-from multipert.evaluation.matrices import Floats
 from multipert.evaluation.populations import Comparison
 
 Better: TypeAlias = Literal["high", "low", "one"]
@@ -128,8 +128,8 @@ def choose(names: Iterable[str] | None, *, several: bool) -> list[Metric]:
         return [entry for entry in METRICS.values() if several or not entry.several]
     names = list(dict.fromkeys(names))
     if unknown := [name for name in names if name not in METRICS]:
-        raise InputError(f"There is no metric named {', '.join(unknown)}: choose among {', '.join(METRICS)}.")
+        raise InputError(f"there is no metric named {', '.join(unknown)}: choose among {', '.join(METRICS)}")
     chosen = [METRICS[name] for name in names]
     if not several and (lone := [entry.name for entry in chosen if entry.several]):
-        raise InputError(f"{', '.join(lone)} needs several perturbations: name the column that tells them apart.")
+        raise InputError(f"{', '.join(lone)} needs several perturbations: name the column that tells them apart")
     return chosen

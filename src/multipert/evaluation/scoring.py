@@ -6,19 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import ThreadpoolController
 
 import multipert.evaluation.metrics  # noqa: F401  (enters the metrics)
+from multipert.data.scored_cells import Source, Sources
 from multipert.errors import InputError
 from multipert.evaluation.populations import Comparison, read_comparisons
 from multipert.evaluation.registry import Metric, ScoreOne, ScoreSeveral, Space, choose
-
-if TYPE_CHECKING:
-    from multipert.evaluation.populations import Source, Sources
 
 PERTURBATION = "perturbation"
 
@@ -91,9 +89,7 @@ def evaluate_many(
     """
     chosen = choose(metrics, several=True)
     if perturbation_key is None and not isinstance(truth, Mapping):
-        raise InputError(
-            "Nothing tells the perturbations apart: name the column that does, or give each its own cells."
-        )
+        raise InputError("nothing tells the perturbations apart: name the column that does, or give each its own cells")
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
     )

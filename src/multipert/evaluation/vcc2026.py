@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from multipert.data.expression import Floats
 from multipert.evaluation.counts import CountPanel, mean_response
-from multipert.evaluation.matrices import Floats
 
 PURITY = 0.9
 """Share of right signs that ``direction_reach`` asks of a prefix."""

@@ -68,7 +68,7 @@ def test_fit_predict_evaluate(run: Run, files: Path, tmp_path: Path) -> None:
     score = ("evaluate", *populations, "--predicted", tmp_path / "predicted.h5ad", "--out", tmp_path / "scores.csv")
     code, out, _ = run(*score)
     assert code == 0
-    assert all(name in out for name in (*STUDY, "floor", "ceiling", "closed"))
+    assert all(name in out for name in (*STUDY, "floor", "ceiling", "normalised"))
     scores = pd.read_csv(tmp_path / "scores.csv")
     assert len(scores) == 1
     assert list(scores.columns) == [name for name, metric in METRICS.items() if not metric.several]

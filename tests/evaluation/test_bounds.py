@@ -55,13 +55,13 @@ def test_ceiling_is_the_mean_score_of_half_the_truth_for_the_other(made: Cells) 
     assert np.all(np.abs(difference) < 4 * np.std(scores, axis=0) / np.sqrt(60))
 
 
-def test_closed_is_the_share_of_the_possible_improvement() -> None:
+def test_the_normalised_score_is_the_share_of_the_possible_improvement() -> None:
     table = pd.DataFrame(
         {"score": [3.0, 0.5, 0.7, 1.4], "floor": [5.0, 0.2, 0.4, 0.2], "ceiling": [1.0, 1.0, 0.9, 0.9]},
         index=["edist", "r2_hvg", "pearson_delta", "variance_ratio"],
     )
     placed = between_bounds(table)
-    np.testing.assert_allclose(placed["closed"], [0.5, 0.375, 0.6, 0.4 / 0.7])
+    np.testing.assert_allclose(placed["normalised"], [0.5, 0.375, 0.6, 0.4 / 0.7])
     assert not placed["worse_than_doing_nothing"].any()
 
 
@@ -72,37 +72,39 @@ def test_worse_than_doing_nothing_is_marked() -> None:
     )
     placed = between_bounds(table)
     assert placed["worse_than_doing_nothing"].all()
-    assert (placed["closed"] < 0).all()
+    assert (placed["normalised"] < 0).all()
 
 
 @pytest.mark.parametrize(
     ("floor", "ceiling", "worse"), [(inf, 0.1, None), (np.nan, 0.1, None), (0.5, 0.5, False), (0.5, 0.6, False)]
 )
-def test_without_room_between_the_bounds_no_share_is_closed(floor: float, ceiling: float, worse: bool | None) -> None:
+def test_without_room_between_the_bounds_there_is_no_normalised_score(
+    floor: float, ceiling: float, worse: bool | None
+) -> None:
     placed = between_bounds(pd.DataFrame({"score": [0.4], "floor": [floor], "ceiling": [ceiling]}, index=["edistance"]))
-    assert np.isnan(placed["closed"].iloc[0])
+    assert np.isnan(placed["normalised"].iloc[0])
     answer = placed["worse_than_doing_nothing"].iloc[0]
     assert answer is pd.NA if worse is None else bool(answer) is worse
 
 
 def test_scorecard_of_a_prediction(made: Cells) -> None:
     card: Any = scorecard(**made.named())
-    assert list(card.columns) == ["score", "floor", "ceiling", "closed", "worse_than_doing_nothing", "note"]
+    assert list(card.columns) == ["score", "floor", "ceiling", "normalised", "worse_than_doing_nothing", "note"]
     assert list(card.index) == [name for name in METRICS if name != "discrimination"]
     pd.testing.assert_series_equal(card["score"], evaluate(**made.named()), check_names=False)
-    assert 0 < card.loc["edist", "closed"] < 1
+    assert 0 < card.loc["edist", "normalised"] < 1
     assert (card["note"] == "").all()
     for name in ("edistance", "wasserstein", "euclidean", "mmd"):
         assert card.loc[name, "floor"] == inf
         assert card.loc[name, "worse_than_doing_nothing"] is pd.NA
 
 
-def test_doing_nothing_closes_nothing_and_is_not_worse_than_itself(made: Cells) -> None:
+def test_doing_nothing_is_normalised_to_nothing_and_is_not_worse_than_itself(made: Cells) -> None:
     card: Any = scorecard(control=made.control, truth=made.truth, predicted=made.control)
     finite = np.isfinite(card["floor"])
     assert not card.loc[finite, "worse_than_doing_nothing"].any()
-    assert (card["closed"].dropna() == 0).all()
-    assert card["closed"].notna().sum() > 10
+    assert (card["normalised"].dropna() == 0).all()
+    assert card["normalised"].notna().sum() > 10
 
 
 def test_a_collapsed_prediction_is_exposed(kang: Callable[[str], Cells]) -> None:
@@ -156,7 +158,7 @@ def test_scorecard_of_several_perturbations(made: Cells) -> None:
 def test_a_single_true_cell_has_no_ceiling(made: Cells) -> None:
     card: Any = scorecard(control=made.control, truth=made.truth[:1].copy(), predicted=made.predicted)
     assert card["ceiling"].isna().all()
-    assert card["closed"].isna().all()
+    assert card["normalised"].isna().all()
     truth = made.truth[:9].copy()
     truth.obs["drug"] = ["a"] + ["b"] * 8
     table: Any = bounds(control=made.control, truth=truth, perturbation_key="drug", metrics=["mse", "edist"])

@@ -35,15 +35,16 @@ def print_scorecard(card: pd.DataFrame, *, title: str | None = None) -> None:
 
     table = Table("metric", "better", box=None, pad_edge=False, title=title, title_justify="left")
     measured = [column for column in ("score", "low", "high", "floor", "ceiling") if column in card]
-    for column in (*measured, "closed"):
+    for column in (*measured, "normalised"):
         table.add_column(column, justify="right")
     table.add_column("")
     for name, row in card.iterrows():
-        closed = "-" if math.isnan(row["closed"]) else f"{row['closed']:.0%}"
+        share = row["normalised"]
+        normalised = "-" if math.isnan(share) else f"{share:.0%}"
         worse = row["worse_than_doing_nothing"]
         mark = "worse than doing nothing" if not pd.isna(worse) and worse else ""
         values = [number(row[column]) for column in measured]
-        table.add_row(str(name), _ARROWS[METRICS[str(name)].better], *values, closed, mark)
+        table.add_row(str(name), _ARROWS[METRICS[str(name)].better], *values, normalised, mark)
     console = _console()
     console.print(table)
     for metric, note in card["note"].items():
@@ -55,7 +56,7 @@ def print_legend() -> None:
     """Print how to read a scorecard."""
     _console().print(
         "floor: predicting no change.  ceiling: one half of the true cells as the prediction of the other.\n"
-        "closed: share of the way from floor to ceiling."
+        "normalised: share of the way from floor to ceiling."
     )
 
 

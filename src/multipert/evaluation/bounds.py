@@ -4,14 +4,14 @@
 - **ceiling**: what a perfect model could score with as many cells, the true cells split at random into halves and one
   half scored as the prediction of the other, mean of 5 splits.
 
-``closed = (score - floor) / (ceiling - floor)`` is the share of the possible improvement that a model achieved. Where
-the nearer to 1 is the better, scores and bounds enter by their distance from 1.
+``normalised = (score - floor) / (ceiling - floor)`` is the share of the possible improvement that a model achieved.
+Where the nearer to 1 is the better, scores and bounds enter by their distance from 1.
 
 A ratio to the prediction's own distance from control has no floor: for no change it divides by zero. Its floor is then
-infinite, ``closed`` NaN, and whether the model is worse than doing nothing is unknown (``<NA>``): ask
+infinite, ``normalised`` NaN, and whether the model is worse than doing nothing is unknown (``<NA>``): ask
 ``edist_vs_control``. Where even the ceiling does not beat the floor the metric cannot tell a perfect model from doing
-nothing on these cells (a weak effect, or a metric like ``mean_pairwise``): ``closed`` is NaN. A single true cell cannot
-be split, so its ceiling is NaN.
+nothing on these cells (a weak effect, or a metric like ``mean_pairwise``): ``normalised`` is NaN. A single true cell
+cannot be split, so its ceiling is NaN.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def scorecard(
     -------
     pandas.DataFrame
         A row for each metric (for each perturbation and metric, with a key). Columns: ``score``, ``floor``,
-        ``ceiling``, ``closed``, ``worse_than_doing_nothing`` (boolean, ``<NA>`` where unknown), with intervals
+        ``ceiling``, ``normalised``, ``worse_than_doing_nothing`` (boolean, ``<NA>`` where unknown), with intervals
         ``low`` and ``high``, and ``note`` (what must be said beside a score; empty when nothing).
 
     Raises
@@ -142,7 +142,7 @@ def between_bounds(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The table with ``closed`` and ``worse_than_doing_nothing`` (see the module).
+        The table with ``normalised`` and ``worse_than_doing_nothing`` (see the module).
     """
     level = METRIC if METRIC in table.index.names else 0
     names = [str(name) for name in table.index.get_level_values(level)]
@@ -155,10 +155,12 @@ def between_bounds(table: pd.DataFrame) -> pd.DataFrame:
     known = np.isfinite(short["floor"]) & ~np.isnan(short["score"])
     floor = np.where(np.isfinite(short["floor"]), short["floor"], np.nan)
     possible = floor - short["ceiling"]
-    closed = (floor - short["score"]) / np.where(possible > 0, possible, np.nan)
+    normalised = (floor - short["score"]) / np.where(possible > 0, possible, np.nan)
     worse = pd.array(short["score"] > floor, dtype="boolean")
     worse[~known] = pd.NA
-    return table.assign(closed=np.where(np.isfinite(closed), closed, np.nan), worse_than_doing_nothing=worse)
+    return table.assign(
+        normalised=np.where(np.isfinite(normalised), normalised, np.nan), worse_than_doing_nothing=worse
+    )
 
 
 def _bounds(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric], seed: int) -> dict[str, pd.DataFrame]:

@@ -199,7 +199,7 @@ class Standing:
         floor, ceiling = (np.repeat(table[bound].to_numpy(), scores.shape[1]) for bound in (FLOOR, CEILING))
         index = pd.Index([metric] * scores.size, name="metric")
         read = between_bounds(pd.DataFrame({"score": scores.ravel(), "floor": floor, "ceiling": ceiling}, index=index))
-        return pd.DataFrame(read["closed"].to_numpy().reshape(scores.shape), table.index, list(self.models))
+        return pd.DataFrame(read["normalised"].to_numpy().reshape(scores.shape), table.index, list(self.models))
 
     def worse_than_nothing(self, label: str) -> list[str]:
         """Where a model is worse than predicting no change: contexts, with the perturbation where there are several."""

@@ -10,6 +10,7 @@ import pytest
 import multipert as mp
 from multipert.models import MODELS, parameter, preset_names
 from multipert.models.baselines import MeanShift, NoChange
+from multipert.testing import check_model
 
 
 @pytest.fixture
@@ -61,3 +62,16 @@ def test_a_number_is_finite(value: object) -> None:
         mp.models.create("mtae", lr=value)
     with pytest.raises(mp.InputError, match="parameter 'latent' of 'mtae' takes a whole number"):
         mp.models.create("mtae", latent=value)
+
+
+def test_check_model_names_every_rule_that_is_broken() -> None:
+    class Sloppy(NoChange):
+        name = "sloppy"
+
+        def _predict(self, X: Any, groups: Any, condition: int) -> Any:
+            return np.random.default_rng().random(X.shape)
+
+    with pytest.raises(AssertionError, match="Sloppy breaks .* rules") as caught:
+        check_model(Sloppy)
+    for rule in ("no @register has entered it", "two fits with the same seed", "differently when asked again"):
+        assert rule in str(caught.value)

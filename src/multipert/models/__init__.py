@@ -8,7 +8,7 @@ from multipert.models.scpregan import ScPreGAN
 from multipert.models.scvidr import ScVIDR, ScVIDRDose
 
 # isort: split
-from multipert.models.base import Model
+from multipert.models.base import Arrays, Model
 from multipert.models.baselines import Linear, MeanShift, NearestContext, NoChange, Resample
 from multipert.models.network_model import NetworkModel, OneForEach
 from multipert.models.parameters import parameter, preset_names, preset_values
@@ -17,6 +17,7 @@ from multipert.models.together import fit_together, lanes_at_once
 
 __all__ = [
     "MODELS",
+    "Arrays",
     "Linear",
     "MTAe",
     "MTAeAdv",

@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -257,14 +257,19 @@ class Model(ABC):
         }
         return dict(json.loads(json.dumps(identity)))
 
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """What the fitted model can predict, by name (``name@dose`` where there are doses)."""
+        return self._fitted().conditions[1:]
+
     def predict(
         self,
         controls: AnnData | str | Path,
-        perturbation: str,
+        perturbation: str | Sequence[str],
         *,
         missing_genes: str = "error",
     ) -> AnnData:
-        """Predict how control cells would look under a perturbation.
+        """Predict how control cells would look under a perturbation, or under several.
 
         Parameters
         ----------
@@ -272,7 +277,7 @@ class Model(ABC):
             Log-normalised control cells of any context, seen in training or not, or an h5ad file of them. Genes are
             matched by name.
         perturbation
-            One the model was fitted on: ``name``, or ``name@dose``.
+            One of :attr:`perturbations`, a list of them, or ``"all"``.
         missing_genes
             What to do when a gene of the training data is not in ``controls``: ``"error"`` refuses, ``"zero"`` takes
             it as zero in every cell.
@@ -280,26 +285,43 @@ class Model(ABC):
         Returns
         -------
         AnnData
-            One predicted cell for each control cell: ``X`` (cells, genes) float32, nothing negative, genes in the order
-            of the training data; ``obs`` of the control cells, their condition column set to the perturbation.
+            One predicted cell for each control cell, in their order: ``X`` (cells, genes) float32, nothing negative,
+            genes in the order of the training data; ``obs`` of the control cells, their condition column set to the
+            perturbation. Of several, all cells under the first, then all under the second, and so on: their names are
+            ``cell-perturbation``.
 
         Raises
         ------
         InputError
-            If the model is not fitted, the perturbation is unknown, genes are missing, or the cells are not
-            log-normalised control cells.
+            If the model is not fitted, a perturbation is unknown or named twice, genes are missing, or the cells are
+            not log-normalised control cells.
         """
         metadata = self._fitted()
-        metadata.check_condition(perturbation, metadata.conditions[1:])
+        names = self._named(perturbation)
         cells = read_aligned(controls, metadata.genes, metadata.keys, missing_genes=missing_genes, controls_only=True)
-        predicted = self._predict(cells.X, cells.context, metadata.conditions.index(perturbation))
-        labels: dict[str, Any] = {
-            column: pd.Categorical([label] * len(cells.obs)) if isinstance(label, str) else label
-            for column, label in metadata.labels[perturbation].items()
-        }
-        obs = cells.obs.assign(**labels)
-        var = pd.DataFrame(index=pd.Index(metadata.genes))
-        return AnnData(np.maximum(predicted, 0, dtype=np.float32), obs=obs, var=var)
+        X = np.empty((len(names), *cells.X.shape), dtype=np.float32)
+        for under, name in zip(X, names, strict=True):
+            np.maximum(self._predict(cells.X, cells.context, metadata.conditions.index(name)), 0, out=under)
+        n_cells = len(cells.obs)
+        obs = cells.obs.iloc[np.tile(np.arange(n_cells), len(names))]
+        if not isinstance(perturbation, str) or len(names) > 1:
+            obs = obs.set_axis([f"{cell}-{name}" for name in names for cell in cells.obs.index])
+        for column in metadata.labels[names[0]]:
+            labels = np.repeat([metadata.labels[name][column] for name in names], n_cells)
+            obs = obs.assign(**{column: pd.Categorical(labels) if labels.dtype.kind == "U" else labels})
+        return AnnData(X.reshape(-1, X.shape[-1]), obs=obs, var=pd.DataFrame(index=pd.Index(metadata.genes)))
+
+    def _named(self, perturbation: str | Sequence[str]) -> list[str]:
+        """The names of the perturbations asked for."""
+        known = self.perturbations
+        if perturbation == "all" and "all" not in known:
+            return list(known)
+        names = [perturbation] if isinstance(perturbation, str) else list(perturbation)
+        for name in names:
+            self._fitted().check_condition(name, known)
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"name one perturbation or several, each once, not {names}")
+        return names
 
     def training_data(self, adata: AnnData | str | Path) -> tuple[PerturbationData, Split]:
         """Read again the data the model was fitted to, and its split.

@@ -51,7 +51,7 @@ def outcomes(folder: Path) -> Mapping[tuple[str, str, int], Any]:
         (trial.label, trial.held_out, trial.seed): {
             "status": trial.status,
             "scores": trial.scores,
-            "expression": trial.expression,
+            "means": {name: profile.mean.tolist() for name, profile in trial.profiles.items()},
             "steps": trial.steps,
             "losses": {name: values for name, values in trial.history.items() if name != "seconds"},
         }

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from multipert.benchmark import StudyResults
+from multipert.benchmark.profiles import Profile
 from multipert.benchmark.records import DatasetCard, ModelCard, Overview, Reference, TrialResult
 from multipert.evaluation import METRICS
 from multipert.models import MODELS
@@ -100,6 +101,7 @@ def card(label: str, *, name: str = "", preset: str = "default", changes: Mappin
         preset=preset,
         changes=changes or {},
         parameters={"epochs": 100, **(changes or {})},
+        meanings={"epochs": "passes over the training cells"},
         title=model.title,
         family=model.family,
         source=model.source,
@@ -181,37 +183,38 @@ def _response(data: DatasetCard, perturbation: str) -> float:
     return 2.5 * np.log1p(data.doses[perturbation]) / np.log1p(30) if perturbation in data.doses else 2.5
 
 
-def _cells(mean: float, rng: Any, n: int = 60) -> list[float]:
-    values = np.where(rng.random(n) < 0.25, 0, rng.normal(mean, 0.5, n))
-    return [float(value) for value in np.round(np.maximum(values, 0), 3)]
+def _profiles(data: DatasetCard, share: Mapping[str, float], rng: Any) -> dict[str, Profile]:
+    """Cells that go some share of the way from control to the true response, by condition."""
 
+    def profile(condition: str, part: float) -> Profile:
+        means = 0.4 + part * _response(data, condition) * (1 - 0.15 * np.arange(len(GENES)))
+        cells = np.maximum(rng.normal(means, 0.5, (60, len(GENES))), 0) * (rng.random((60, len(GENES))) > 0.25)
+        moved = np.concatenate([rng.normal(at, 1, (30, 2)) for at in (0, 5, 5 * part)])
+        return Profile(
+            mean=cells.mean(axis=0).astype(np.float32),
+            variance=cells.var(axis=0, ddof=1).astype(np.float32),
+            fraction=(cells > 0).mean(axis=0).astype(np.float32),
+            cells=cells.astype(np.float16),
+            places=moved.astype(np.float32),
+            roles=np.repeat(np.arange(3, dtype=np.int8), 30),
+            shares=np.array([0.4, 0.1], dtype=np.float32),
+        )
 
-def _expression(data: DatasetCard, share: Mapping[str, float], rng: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    cells = {
-        condition: {
-            gene: _cells(0.4 + part * _response(data, condition) * (1 - 0.15 * rank), rng)
-            for rank, gene in enumerate(GENES)
-        }
-        for condition, part in share.items()
-    }
-    means = {
-        condition: {gene: float(np.mean(values)) for gene, values in genes.items()}
-        for condition, genes in cells.items()
-    }
-    return cells, means
+    return {condition: profile(condition, part) for condition, part in share.items()}
 
 
 def _reference(data: DatasetCard, context: str, metrics: Sequence[str], rng: Any) -> Reference:
     share = {data.conditions[0]: 0.0, **dict.fromkeys(data.perturbations, 1.0)}
-    cells, means = _expression(data, share, rng)
     return Reference(
         dataset=data.name,
         held_out=context,
-        floor=_scored(data, 0.0, 0.0, metrics, rng),
-        ceiling=_scored(data, 1.0, 0.0, metrics, rng),
-        expression=cells,
-        means=means,
+        bounds={
+            "floor": _scored(data, 0.0, 0.0, metrics, rng),
+            "ceiling": _scored(data, 1.0, 0.0, metrics, rng),
+        },
         n_cells=dict.fromkeys(data.conditions, 120),
+        genes=GENES,
+        profiles=_profiles(data, share, rng),
     )
 
 
@@ -232,7 +235,6 @@ def _trial(
         return TrialResult(
             *who, status="failed", error="InputError: too few cells to pair", traceback="Traceback\n  File pairing.py"
         )
-    cells, means = _expression(data, dict.fromkeys(data.perturbations, quality), rng)
     trained = model.family != "baseline"
     steps = np.arange(1, 31)
     history: dict[str, Sequence[Any]] = {
@@ -252,8 +254,7 @@ def _trial(
         n_parameters=100_000 * len(model.label) if trained else 0,
         steps=600 if trained else 0,
         history=history if trained else {},
-        expression=cells,
-        means=means,
+        profiles=_profiles(data, dict.fromkeys(data.perturbations, quality), rng),
     )
 
 
@@ -263,7 +264,6 @@ def _overview(data: DatasetCard, rng: Any) -> Overview:
     return Overview(
         dataset=data.name,
         counts={context: dict.fromkeys(data.conditions, 120) for context in data.contexts},
-        genes=dict.fromkeys(data.perturbations, GENES),
         umap={
             "x": [float(x) for x in np.cos(context) * 6 + rng.normal(size=n)],
             "y": [float(y) for y in np.sin(context) * 6 + condition / 4 + rng.normal(size=n)],

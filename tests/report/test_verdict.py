@@ -1,109 +1,148 @@
 """The verdict: what the scores say in words, also when it is not what one hoped for."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
-import pytest
 
-from multipert.report.run_page import mean_scores
-from multipert.report.verdict import closed, duel, judge
-from report.made_by_hand import losing, scores_of, winning
+from multipert.benchmark import StudyResults
+from multipert.report.summary import summaries
+from multipert.report.verdict import Verdict, overall_tone, verdict
+from report.study_by_hand import one_perturbation, several_perturbations, study
 
-
-def test_a_model_that_beats_both_is_told_so() -> None:
-    verdict = judge(winning(), "candidate")
-    assert verdict.tone == "won"
-    assert verdict.answer == "Yes."
-    said = " ".join(verdict.evidence)
-    assert "candidate 0.200, no change 0.800, the mean shift 0.400, ceiling 0.100" in said
-    assert "closes 86% of the gap between no change and the ceiling" in said
-    assert "the mean shift closes 57%" in said
+BASELINES = {"no-change": 0.0, "mean-shift": 0.5}
 
 
-def test_a_model_that_loses_is_told_so() -> None:
-    verdict = judge(losing(), "candidate")
-    assert verdict.tone == "lost"
-    assert verdict.answer == "No."
-    assert "nothing changes would have been nearer" in verdict.because
-    assert any("leads away from the truth" in sentence for sentence in verdict.evidence)
+def found(**changes: Any) -> Verdict:
+    data = changes.pop("data", one_perturbation(("B", "NK")))
+    return judged(study(data, **{"seeds": (1,), "noise": 0.0, **changes}))
 
 
-def test_better_than_nothing_is_not_better_than_the_mean_shift() -> None:
-    verdict = judge(scores_of(candidate=0.5, no_change=0.8, mean_shift=0.4, ceiling=0.1), "candidate")
-    assert verdict.tone == "partly"
-    assert "no nearer than the best simple baseline, the mean shift" in verdict.because
+def judged(results: StudyResults) -> Verdict:
+    (summary,) = summaries(results)
+    return verdict(summary)
+
+
+def said(one: Verdict) -> str:
+    return " ".join([one.answer, one.because, *one.evidence, *one.details])
+
+
+def test_it_names_the_best_model_its_lead_and_where_it_fails() -> None:
+    quality = {"mtae": 0.6, "scgen": 0.3, "scvidr": -0.1, **BASELINES}
+    text = said(found(data=one_perturbation(), quality=quality, exceptions={("mtae", "NK"): -0.2}))
+    # In six of seven contexts 0.6 of the way from 5.5 to -0.04, in one -0.2 of it: on average 0.486.
+    assert text.startswith("Only in part. The best of 3 models by edist is mtae.")
+    assert "No model beats the mean shift: mtae is behind it by 0.08." in text
+    assert "mtae goes 49% of the way from no change to the ceiling, the mean shift 50%." in text
+    assert "Even mtae is worse than doing nothing in 1 of 7 held-out contexts: NK." in text
+    assert "On average, scvidr is worse than doing nothing." in text
+
+
+def test_a_winner_is_told_with_its_numbers() -> None:
+    one = found(quality={"mtae": 0.8, **BASELINES})
+    assert one.tone == "won"
+    assert said(one).startswith("Yes. The only model to compare is mtae.")
+    assert "mtae is ahead of the mean shift by 1.66." in said(one)
+    numbers = "mtae 1.07; the mean shift, the best simple baseline, 2.73; no change 5.50; the ceiling \u22120.04."
+    assert numbers in said(one)
+    assert "mtae is nowhere worse than doing nothing (2 held-out contexts)." in said(one)
+
+
+def test_when_all_are_worse_than_nothing_it_says_no() -> None:
+    one = found(quality={"mtae": -0.4, "scgen": -0.2, "mean-shift": -0.1})
+    assert (one.tone, one.answer) == ("lost", "No.")
+    assert "The best of 2 models by edist is scgen. Predicting that nothing changes" in one.because
+    assert "goes" not in said(one)
+
+
+def test_a_lead_within_the_spread_over_seeds_is_called_so() -> None:
+    quality = {"mtae": 0.52, **BASELINES}
+    assert "no more than seeds alone make of it" in said(found(quality=quality, seeds=(1, 2, 3), noise=0.1))
+    assert "no more than seeds alone make of it" not in said(found(quality=quality))
+
+
+def test_baselines_alone_still_get_an_answer() -> None:
+    assert "Only baselines were tried; the best by edist is mean-shift." in said(found(quality=BASELINES))
+
+
+def test_a_model_without_all_contexts_is_not_compared() -> None:
+    quality = {"mtae-adv": 0.9, "mtae": 0.7, "scgen": 0.2, **BASELINES}
+    one = found(quality=quality, failed=[("kang_subset", "mtae-adv", "NK", 1)])
+    assert "by edist is mtae." in one.because
+    assert "Not compared: mtae-adv, which has no score in some held-out contexts." in said(one)
+
+
+def test_models_that_are_not_done_yet_get_no_verdict() -> None:
+    one = found(quality={"mtae": 0.7, **BASELINES}, missing=[("kang_subset", "mtae", "NK", 1)])
+    assert (one.tone, one.answer) == ("undecided", "No verdict.")
+    assert "No model has a score in every held-out context" in one.because
+    assert "Not compared: mtae" in said(one)
+
+
+def test_what_equals_no_change_but_for_rounding_is_not_worse() -> None:
+    text = said(found(quality={"mtae": -1e-9, **BASELINES}))
+    assert "mtae is nowhere worse than doing nothing" in text
+
+
+def test_several_perturbations_fail_in_pairs() -> None:
+    one = found(data=several_perturbations(), quality={"mtae": 0.3, **BASELINES}, exceptions={("mtae", "T98G"): -0.5})
+    assert "in 3 of 9 pairs of a perturbation and a context: CDK4 in T98G, EGFR in T98G and PDGFRA in T98G." in said(
+        one
+    )
+
+
+def test_tones_that_differ_are_no_win() -> None:
+    won, lost = found(quality={"mtae": 0.8, **BASELINES}), found(quality={"mtae": -0.8, **BASELINES})
+    assert overall_tone([won, won]) == "won"
+    assert overall_tone([won, lost]) == "partly"
+
+
+def spoilt(results: StudyResults, label: str, **scores: float) -> StudyResults:
+    """Results in which a model has other scores everywhere."""
+    trials = [
+        replace(trial, scores={name: {**old, **scores} for name, old in trial.scores.items()})
+        if trial.label == label
+        else trial
+        for trial in results.trials
+    ]
+    return replace(results, trials=trials)
+
+
+def small(**quality: float) -> StudyResults:
+    return study(one_perturbation(("B", "NK")), quality={**quality, **BASELINES}, seeds=(1,), noise=0.0)
 
 
 def test_a_tie_with_doing_nothing_is_no_win() -> None:
-    verdict = judge(scores_of(candidate=0.8, no_change=0.8, mean_shift=0.9, ceiling=0.1), "candidate")
-    assert verdict.tone == "lost"
-    assert "as near" in verdict.because
-
-
-def test_the_direction_of_each_metric_counts() -> None:
-    assert (duel(winning(), "candidate", "mean-shift") == 1).all()
-    assert (duel(losing(), "candidate", "mean-shift") == -1).all()
-
-
-def test_an_infinite_ratio_is_no_win() -> None:
-    scores = winning()
-    scores.loc["no-change", "edistance"] = np.inf
-    scores.loc["candidate", "mse"] = np.nan
-    compared = duel(scores, "candidate", "no-change")
-    assert "edistance" not in compared
-    assert "mse" not in compared
+    one = judged(study(one_perturbation(("B", "NK")), quality={"mtae": 0.0, "mean-shift": -0.2}, seeds=(1,)))
+    assert one.tone == "lost"
+    assert "as near" in one.because
 
 
 def test_metrics_that_disagree_are_reported() -> None:
-    scores = losing()
-    scores["edist"] = winning()["edist"]
-    verdict = judge(scores, "candidate")
-    assert verdict.tone == "disputed"
-    assert verdict.answer == "The metrics disagree."
-    assert "Against no change and the mean shift, most metrics say the opposite." in verdict.because
+    one = judged(spoilt(small(mtae=-0.5), "mtae", edist=0.5))
+    assert (one.tone, one.answer) == ("disputed", "The metrics disagree.")
+    assert "Against no change and the mean shift, most metrics say the opposite." in one.because
+
+
+def test_an_infinite_ratio_is_no_win() -> None:
+    # Of 20 metrics, five are ratios, and infinite for no change.
+    assert "it beats no change on 15 of 15 and the mean shift on 20 of 20." in said(judged(small(mtae=0.8)))
 
 
 def test_cells_that_are_all_alike_are_reported() -> None:
-    scores = winning()
-    scores.loc["candidate", "variance_ratio"] = 0.01
-    assert "vary far less than true ones (variance_ratio 0.010)" in judge(scores, "candidate").evidence[-1]
+    assert "vary far less than true ones (variance_ratio 0.010)" in said(
+        judged(spoilt(small(mtae=0.8), "mtae", variance_ratio=0.01))
+    )
 
 
-def test_without_an_effect_no_share_is_closed() -> None:
-    scores = scores_of(candidate=0.5, no_change=0.1, mean_shift=0.4, ceiling=0.1)
-    assert np.isnan(closed(scores, "candidate"))
-    assert any("cannot be said" in sentence for sentence in judge(scores, "candidate").evidence)
-
-
-def test_reaching_the_ceiling() -> None:
-    scores = scores_of(candidate=0.05, no_change=0.8, mean_shift=0.4, ceiling=0.1)
-    assert any("reaches the ceiling" in sentence for sentence in judge(scores, "candidate").evidence)
+def test_without_an_effect_there_is_no_way_to_go() -> None:
+    results = small(mtae=0.8)
+    flat = {
+        place: replace(one, bounds={**one.bounds, "ceiling": one.bounds["floor"]})
+        for place, one in results.references.items()
+    }
+    assert "there is no way to go" in said(judged(replace(results, references=flat)))
 
 
 def test_without_the_judging_score_there_is_no_verdict() -> None:
-    scores = winning()
-    scores.loc["no-change", "edist"] = np.nan
-    assert judge(scores, "candidate").tone == "undecided"
-
-
-@pytest.mark.parametrize(("model", "tone"), [("no-change", "lost"), ("mean-shift", "partly")])
-def test_a_baseline_is_called_one(model: str, tone: str) -> None:
-    verdict = judge(scores_of(no_change=0.8, mean_shift=0.4, ceiling=0.1), model)
-    assert (verdict.tone, verdict.answer) == (tone, "A baseline.")
-
-
-def test_means_compare_methods_over_the_same_perturbations() -> None:
-    first, second = winning(), losing()
-    second.loc["no-change", "mse"] = np.nan
-    mean = mean_scores([first, second])
-    assert mean.loc["candidate", "mse"] == pytest.approx(0.2)
-    assert mean.loc["candidate", "edist"] == pytest.approx(0.55)
-    assert mean.loc["ceiling", "mse"] == pytest.approx(0.1)
-    first.loc["no-change", "edistance"] = np.inf
-    assert np.isinf(np.asarray(mean_scores([first, second])["edistance"], dtype=float)[1])
-
-
-def test_the_rival_is_the_best_of_the_simple_baselines() -> None:
-    scores = scores_of(candidate=0.3, no_change=0.8, mean_shift=0.4, ceiling=0.1)
-    scores.loc["resample"] = 0.2
-    verdict = judge(scores, "candidate")
-    assert verdict.tone == "partly"
-    assert "no nearer than the best simple baseline, resampling" in verdict.because
+    assert judged(spoilt(small(mtae=0.8), "mtae", edist=np.nan)).tone == "undecided"

@@ -2,15 +2,13 @@
 
 from multipert.benchmark.engine import run_study
 from multipert.benchmark.estimate import estimate_seconds
-from multipert.benchmark.held_out import HeldOutTest, Outcome, run_held_out_test
 from multipert.benchmark.plan import Plan, plan_study
 from multipert.benchmark.progress import duration
-from multipert.benchmark.results import StudyResults, is_benchmark, load_results
+from multipert.benchmark.results import StudyResults, is_benchmark, load_results, mean_scores, over_seeds
+from multipert.benchmark.single import results_of_run
 from multipert.benchmark.study import Study, read_study
 
 __all__ = [
-    "HeldOutTest",
-    "Outcome",
     "Plan",
     "Study",
     "StudyResults",
@@ -18,8 +16,10 @@ __all__ = [
     "estimate_seconds",
     "is_benchmark",
     "load_results",
+    "mean_scores",
+    "over_seeds",
     "plan_study",
     "read_study",
-    "run_held_out_test",
+    "results_of_run",
     "run_study",
 ]

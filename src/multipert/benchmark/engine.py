@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from multipert.benchmark.jobs import Job, TrialJob, run_together
 from multipert.benchmark.plan import Plan
 from multipert.benchmark.progress import BenchmarkProgress
-from multipert.benchmark.records import Record, TrialResult, to_json
+from multipert.benchmark.records import Record, TrialResult, write_record
 from multipert.benchmark.results import load_results, write_tables
-from multipert.data import write_text
 from multipert.errors import InputError
 from multipert.models import lanes_at_once
 
@@ -83,7 +82,7 @@ def run_study(
         ):
             for job, record, problem in run(jobs):
                 if record is not None:
-                    write_text(folder / job.file, to_json(record))
+                    write_record(folder / job.file, record)
                 else:
                     shown.say(f"{job.folder} of {job.dataset.name}: {problem}")
                 shown.done(job, record)
@@ -115,19 +114,19 @@ def _here(jobs: Sequence[Job]) -> Iterator[Ended]:
 
 def _groups(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
     """The jobs in their order; trials that the device profits from training together, together."""
-    kin: dict[str, list[TrialJob]] = {}
+    alike: dict[str, list[TrialJob]] = {}
     for job in jobs:
         if isinstance(job, TrialJob):
-            kin.setdefault(job.kin, []).append(job)
+            alike.setdefault(job.batch_key, []).append(job)
     for job in jobs:
         if not isinstance(job, TrialJob):
             yield [job]
-        elif job.kin in kin:  # else it went with the first of its kin
-            yield from _lanes(kin.pop(job.kin))
+        elif job.batch_key in alike:  # else it went with the first of its batch
+            yield from _batches(alike.pop(job.batch_key))
 
 
-def _lanes(trials: Sequence[TrialJob]) -> list[Sequence[TrialJob]]:
-    """Divide trials of one kin into groups as large as the device profits from."""
+def _batches(trials: Sequence[TrialJob]) -> list[Sequence[TrialJob]]:
+    """Divide trials of one batch key into groups as large as the device profits from."""
     try:
         size = lanes_at_once(trials[0].create(), trials[0].data(), device=trials[0].device)
     except Exception:  # whatever is wrong is the trial's to report
@@ -215,7 +214,7 @@ def attempt(job: Job) -> Ended:
 
 
 def attempt_together(jobs: Sequence[Job]) -> Iterator[Ended]:
-    """Do jobs: several are trials, the lanes of one training. Those that cannot be are done one by one."""
+    """Do jobs: several are trials that are trained as one. Those that cannot be are done one by one."""
     results: Sequence[TrialResult] = ()
     if len(jobs) > 1:
         with _one_at_a_time, suppress(Exception):  # of several the one at fault shows alone
@@ -232,5 +231,5 @@ def _failure(job: Job, error: Exception) -> Ended:
 
 def _sweep(folder: Path) -> None:
     """Remove what a killed run left half written."""
-    for left in folder.rglob(".*.json"):
+    for left in [*folder.rglob(".*.json"), *folder.rglob(".*.npz")]:
         left.unlink(missing_ok=True)

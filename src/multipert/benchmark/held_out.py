@@ -1,19 +1,29 @@
-"""A fitted model put to the test: its held-out context predicted, and scored beside the simple baselines."""
+"""The cells of a held-out context: what they say of themselves, and of every model that predicts them.
 
-from collections.abc import Callable, Mapping, Sequence
+The one place where a prediction is scored, for a study and for a single run.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from multipert.data import PerturbationData, Split
-from multipert.errors import InputError
-from multipert.evaluation import bounds, evaluate
-from multipert.models import Model, create
+from multipert.benchmark.profiles import Profile, profile
+from multipert.benchmark.records import Overview, Reference, Scores, TrialResult
+from multipert.data import PerturbationData
+from multipert.evaluation import bounds, evaluate_many
+from multipert.evaluation.populations import Comparison, Population
+from multipert.models import Model
 
-BASELINES = ("no-change", "mean-shift", "nearest-context", "linear", "resample")
-"""What stands beside every model."""
+CURVE_ROWS = 100
+"""Rows of a training curve that are kept."""
+
+MAP_CELLS = 2000
+"""Cells on the map of a data set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,115 +32,121 @@ class HeldOutCells:
 
     Attributes
     ----------
-    context
-        Its name.
-    control
-        Its control cells, (cells, genes).
+    dataset, context
+        Where they come from.
+    control_label, control
+        What control cells are called, and those of the context, (cells, genes).
     truth
         Its perturbed cells by perturbation.
+    metrics
+        What predictions are scored by.
     """
 
+    dataset: str
     context: str
+    control_label: str
     control: AnnData
     truth: Mapping[str, AnnData]
+    metrics: Sequence[str]
 
     @classmethod
-    def of(cls, data: PerturbationData, context: str, perturbations: Sequence[str]) -> "HeldOutCells":
+    def of(
+        cls, data: PerturbationData, dataset: str, context: str, perturbations: Sequence[str], metrics: Sequence[str]
+    ) -> "HeldOutCells":
         """Take them from ``data``; perturbations that were not measured in the context are left out."""
         rows = {name: data.rows(condition=name, context=context) for name in perturbations}
         return cls(
+            dataset,
             context,
+            data.control,
             data.to_anndata(data.rows(condition=data.control, context=context)),
             {name: data.to_anndata(found) for name, found in rows.items() if len(found)},
+            metrics,
         )
 
-    def predict(self, model: Model) -> dict[str, AnnData]:
-        """Predict every perturbation from the control cells."""
-        return {name: model.predict(self.control, name) for name in self.truth}
+    def reference(self) -> Reference:
+        """Measure what they say of themselves: the bounds of every score, and what they look like."""
+        table = bounds(control=self.control, truth=self.truth, metrics=self.metrics)
+        cells = {self.control_label: self.control, **self.truth}
+        return Reference(
+            self.dataset,
+            self.context,
+            {str(bound): _scores(table[bound].unstack("metric")) for bound in table},
+            {condition: found.n_obs for condition, found in cells.items()},
+            [str(gene) for gene in self.control.var_names],
+            {condition: profile(Population(found.X), len(cells)) for condition, found in cells.items()},
+        )
+
+    def test(self, model: Model, label: str) -> TrialResult:
+        """Let a fitted model predict every perturbation from the control cells, and score it."""
+        import torch
+
+        started = time.monotonic()
+        predicted = {name: model.predict(self.control, name) for name in self.truth}
+        seconds_predict = time.monotonic() - started
+        profiles: dict[str, Profile] = {}
+
+        def describe(name: str, comparison: Comparison) -> None:
+            profiles[name] = profile(comparison.predicted, len(predicted), comparison)
+
+        scores = evaluate_many(
+            control=self.control, truth=self.truth, predicted=predicted, metrics=self.metrics, each=describe
+        )
+        return TrialResult(
+            dataset=self.dataset,
+            label=label,
+            model=model.name,
+            preset=model.preset,
+            held_out=self.context,
+            seed=model.seed,
+            scores=_scores(scores),
+            notes=scores.attrs["notes"],
+            seconds_fit=round(model.seconds_fit_, 3),
+            seconds_predict=round(seconds_predict, 3),
+            n_parameters=model.n_parameters,
+            steps=model.history_.steps,
+            threads=torch.get_num_threads(),
+            history=_thinned(model.history_.table),
+            profiles=profiles,
+        )
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """One perturbation predicted in the held-out context.
+def overview(data: PerturbationData, dataset: str) -> Overview:
+    """Count the cells of a data set, and place some of them by UMAP on their principal components."""
+    import scanpy as sc  # seconds to import, and needed here alone
 
-    Attributes
-    ----------
-    perturbation
-        Its name.
-    control, truth, predicted
-        The held-out context's control cells, its truly perturbed cells, and the model's prediction, (cells, genes).
-    scores
-        A row for the model, for each baseline and for the ceiling; a column for each metric.
-    """
-
-    perturbation: str
-    control: AnnData
-    truth: AnnData
-    predicted: AnnData
-    scores: pd.DataFrame
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOutTest:
-    """How well a fitted model predicts the context held out from it.
-
-    Attributes
-    ----------
-    model
-        The fitted model.
-    data
-        The cells it was fitted to and tested on.
-    held_out
-        The context.
-    outcomes
-        One for each perturbation seen in that context.
-    """
-
-    model: Model
-    data: PerturbationData
-    held_out: str
-    outcomes: Sequence[Outcome]
+    counts = {
+        context: {condition: len(data.rows(condition=condition, context=context)) for condition in data.conditions}
+        for context in data.contexts
+    }
+    rows = np.sort(np.random.default_rng(0).permutation(len(data))[:MAP_CELLS])
+    cells = data.to_anndata(rows)
+    sc.pp.pca(cells, n_comps=min(30, len(rows) - 1, len(data.genes) - 1), random_state=0)
+    sc.pp.neighbors(cells, n_neighbors=min(15, len(rows) - 1), random_state=0)
+    sc.tl.umap(cells, random_state=0)
+    x, y = np.round(cells.obsm["X_umap"], 3).T
+    umap = {
+        "x": x.tolist(),
+        "y": y.tolist(),
+        "context": [data.contexts[code] for code in data.context[rows]],
+        "condition": [data.conditions[code] for code in data.condition[rows]],
+    }
+    return Overview(dataset, counts, umap)
 
 
-def run_held_out_test(
-    model: Model,
-    data: PerturbationData,
-    split: Split,
-    *,
-    announce: Callable[[str], Any] = lambda line: None,
-) -> HeldOutTest:
-    """Predict every perturbation of the held-out context, and score it beside the baselines and the ceiling.
+def _scores(table: pd.DataFrame) -> Scores:
+    """Turn a table of perturbations x metrics into what a record holds."""
+    return {
+        str(perturbation): {str(metric): float(value) for metric, value in row.items()}
+        for perturbation, row in table.iterrows()
+    }
 
-    Parameters
-    ----------
-    model
-        Fitted to ``data`` with ``split``.
-    data
-        The cells.
-    split
-        Which context is held out.
-    announce
-        Told, in a line each, what is being done.
 
-    Raises
-    ------
-    InputError
-        If the split holds nothing out.
-    """
-    split.check(data)
-    if split.held_out is None:
-        raise InputError("nothing was held out in this fit, so no truth is left to test it on: hold out a context")
-    cells = HeldOutCells.of(data, split.held_out, data.perturbations)
-    models = {model.name: model} | {name: create(name).fit(data, split) for name in BASELINES}
-    predicted = {name: cells.predict(one) for name, one in models.items()}
-    outcomes = []
-    for perturbation, truth in cells.truth.items():
-        announce(f"scoring {perturbation} in {cells.context}: {truth.n_obs} true cells")
-        scores = {
-            name: evaluate(control=cells.control, truth=truth, predicted=predicted[name][perturbation])
-            for name in models
-        }
-        scores["ceiling"] = bounds(control=cells.control, truth=truth)["ceiling"]
-        table = pd.DataFrame(scores).T.rename_axis("model")
-        outcomes.append(Outcome(perturbation, cells.control, truth, predicted[model.name][perturbation], table))
-    return HeldOutTest(model, data, cells.context, outcomes)
+def _thinned(history: pd.DataFrame) -> dict[str, list[Any]]:
+    """At most ``CURVE_ROWS`` rows, evenly spaced, the last among them; five digits of each loss."""
+    rows = np.unique(np.linspace(0, max(len(history) - 1, 0), min(CURVE_ROWS, len(history))).astype(int))
+    some = history.iloc[rows]
+    return {
+        str(name): [float(f"{value:.5g}") if isinstance(value, float) else value for value in column.tolist()]
+        for name, column in some.items()
+    }

@@ -1,25 +1,22 @@
 """From a study to its pieces of work, and to what it says of itself on disk."""
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from multipert.benchmark.cells import fingerprint, prepare
-from multipert.benchmark.jobs import DrawnGenes, Job, OverviewJob, ReferenceJob, TrialJob, responding_genes
-from multipert.benchmark.records import DatasetCard, ModelCard, TrialResult
-from multipert.benchmark.results import FORMAT, PLAN, read_record
-from multipert.benchmark.study import Study, StudyDataset
+from multipert.benchmark.jobs import Job, OverviewJob, ReferenceJob, TrialJob
+from multipert.benchmark.records import DatasetCard, ModelCard, TrialResult, read_record
+from multipert.benchmark.results import FORMAT, PLAN, versions
+from multipert.benchmark.study import Study, StudyDataset, StudyModel
 from multipert.data import PerturbationData, did_you_mean, write_text
 from multipert.errors import InputError
-from multipert.models import create, model_class
-
-PACKAGES = ("multipert", "torch", "lightning-fabric", "anndata", "scanpy", "scikit-learn", "numpy", "scipy", "POT")
+from multipert.models import Model, create
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +69,7 @@ class Plan:
             "seeds": self.study.seeds,
             "metrics": self.study.metrics,
             "study_file": self.study.text,
-            "versions": {package: importlib.metadata.version(package) for package in PACKAGES}
-            | {"python": platform.python_version(), "machine": f"{platform.machine()}, {platform.system()}"},
+            "versions": versions(),
             "datasets": [asdict(card) for card in self.datasets],
             "models": [asdict(card) for card in self.models],
             "files": {kind.folder: [job.file for job in self.jobs if isinstance(job, kind)] for kind in kinds},
@@ -114,39 +110,38 @@ def plan_study(study: Study, *, device: str = "auto", announce: Callable[[str], 
             raise InputError(f"{study.where('datasets', place)}: {error}") from error
         held_out = _held_out(study, place, dataset, data)
         perturbations = _perturbations(study, place, dataset, data)
-        cards.append(_dataset_card(dataset, data, held_out, perturbations))
-        jobs += _jobs(study, dataset, content, responding_genes(data), held_out, perturbations, device)
-    return Plan(study, cards, [_model_card(study, i) for i in range(len(study.models))], jobs)
+        cards.append(
+            DatasetCard.of(
+                data,
+                name=dataset.name,
+                source=dataset.source,
+                published=dataset.published,
+                held_out=held_out,
+                perturbations=perturbations,
+            )
+        )
+        jobs += _jobs(study, dataset, content, held_out, perturbations, device)
+    return Plan(study, cards, [ModelCard.of(_created(model), model.label) for model in study.models], jobs)
 
 
 def _jobs(
     study: Study,
     dataset: StudyDataset,
     content: str,
-    genes: DrawnGenes,
     held_out: Sequence[str],
     perturbations: Sequence[str],
     device: str,
 ) -> Iterator[Job]:
-    yield OverviewJob(dataset, content, genes)
+    yield OverviewJob(dataset, content)
     for context in held_out:
-        yield ReferenceJob(dataset, content, genes, context, perturbations, study.metrics)
-    for context in held_out:
-        for model in study.models:
-            for seed in study.seeds:
-                chosen = create(model.name, preset=model.preset, seed=seed, **model.changes)
-                yield TrialJob(
-                    dataset,
-                    content,
-                    genes,
-                    context,
-                    perturbations,
-                    study.metrics,
-                    model,
-                    asdict(chosen.parameters),
-                    seed,
-                    device,
-                )
+        yield ReferenceJob(dataset, content, context, perturbations, study.metrics)
+    for context, model, seed in product(held_out, study.models, study.seeds):
+        parameters = asdict(_created(model, seed).parameters)
+        yield TrialJob(dataset, content, context, perturbations, study.metrics, model, parameters, seed, device)
+
+
+def _created(model: StudyModel, seed: int = 1) -> Model:
+    return create(model.name, preset=model.preset, seed=seed, **model.changes)
 
 
 def _held_out(study: Study, place: int, dataset: StudyDataset, data: PerturbationData) -> Sequence[str]:
@@ -178,31 +173,3 @@ def _perturbations(study: Study, place: int, dataset: StudyDataset, data: Pertur
                 f"{name!r}; {did_you_mean(name, data.perturbations)}"
             )
     return dataset.perturbations or data.perturbations
-
-
-def _dataset_card(
-    dataset: StudyDataset, data: PerturbationData, held_out: Sequence[str], perturbations: Sequence[str]
-) -> DatasetCard:
-    return DatasetCard(
-        name=dataset.name,
-        source=dataset.source,
-        published=dataset.published,
-        n_cells=len(data),
-        n_genes=len(data.genes),
-        conditions=data.conditions,
-        doses=data.doses,
-        contexts=data.contexts,
-        held_out=held_out,
-        perturbations=perturbations,
-        keys=asdict(data.keys),
-        fingerprint=data.fingerprint,
-    )
-
-
-def _model_card(study: Study, place: int) -> ModelCard:
-    model = study.models[place]
-    kind = model_class(model.name)
-    parameters = asdict(create(model.name, preset=model.preset, **model.changes).parameters)
-    return ModelCard(
-        model.label, model.name, model.preset, dict(model.changes), parameters, kind.title, kind.family, kind.source
-    )

@@ -1,27 +1,25 @@
-"""What a benchmark directory holds: one JSON file for each piece of work, named by all that determines it.
+"""What a benchmark directory holds: one record for each piece of work, named by all that determines it.
 
-``trials/`` holds the outcome of each trial, ``references/`` what the held-out context itself says (floor, ceiling,
-cells to draw), ``overviews/`` what a data set looks like. ``plan.json`` says which of them make up the study.
+``trials/`` holds the outcome of each trial, ``references/`` what the held-out context itself says (bounds of every
+score), ``overviews/`` what a data set looks like: each a JSON file, and beside those of trials and references an npz
+file of what the cells look like. ``plan.json`` says which of them make up the study.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from multipert.benchmark.profiles import Profile, StoredProfiles, write_profiles
+from multipert.data import PerturbationData, write_text
+from multipert.models import Model, create
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float]]
 """By perturbation, then by metric."""
 
-Expression: TypeAlias = Mapping[str, Mapping[str, Sequence[float]]]
-"""By condition, then by gene: log-normalised values of at most ``CELLS_KEPT`` cells, for violins."""
-
-Means: TypeAlias = Mapping[str, Mapping[str, float]]
-"""By condition, then by gene: the mean over all cells."""
-
-CELLS_KEPT = 60
-"""Cells of each condition whose expression is kept to be drawn."""
+R = TypeVar("R", bound="Overview | Reference | TrialResult")
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,33 @@ class DatasetCard:
     keys: Mapping[str, str | None]
     fingerprint: str
 
+    @classmethod
+    def of(
+        cls,
+        data: PerturbationData,
+        *,
+        name: str,
+        source: str,
+        published: str | None,
+        held_out: Sequence[str],
+        perturbations: Sequence[str],
+    ) -> "DatasetCard":
+        """The card of ``data``."""
+        return cls(
+            name=name,
+            source=source,
+            published=published,
+            n_cells=len(data),
+            n_genes=len(data.genes),
+            conditions=data.conditions,
+            doses=data.doses,
+            contexts=data.contexts,
+            held_out=held_out,
+            perturbations=perturbations,
+            keys=asdict(data.keys),
+            fingerprint=data.fingerprint,
+        )
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -84,6 +109,8 @@ class ModelCard:
         Values that differ from the preset's.
     parameters
         All values.
+    meanings
+        What each parameter is.
     title, family, source
         As the registry has them.
     """
@@ -93,9 +120,27 @@ class ModelCard:
     preset: str
     changes: Mapping[str, Any]
     parameters: Mapping[str, Any]
+    meanings: Mapping[str, str]
     title: str
     family: str
     source: str
+
+    @classmethod
+    def of(cls, model: Model, label: str) -> "ModelCard":
+        """The card of a model, fitted or not."""
+        parameters = asdict(model.parameters)
+        preset = asdict(create(model.name, preset=model.preset).parameters)
+        return cls(
+            label=label,
+            name=model.name,
+            preset=model.preset,
+            changes={name: value for name, value in parameters.items() if value != preset[name]},
+            parameters=parameters,
+            meanings={one.name: one.metadata.get("meaning", "") for one in fields(model.parameters)},
+            title=model.title,
+            family=model.family,
+            source=model.source,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,16 +153,12 @@ class Overview:
         Its name.
     counts
         Cells by context, then by condition.
-    genes
-        By perturbation, the genes that respond most over all contexts: those that are drawn. All doses of one
-        perturbation share theirs, so that a gene can be followed across doses.
     umap
         Columns ``x``, ``y``, ``context``, ``condition`` of at most 2,000 cells.
     """
 
     dataset: str
     counts: Mapping[str, Mapping[str, int]]
-    genes: Mapping[str, Sequence[str]]
     umap: Mapping[str, Sequence[Any]]
 
 
@@ -129,21 +170,22 @@ class Reference:
     ----------
     dataset, held_out
         Which.
-    floor, ceiling
-        Bounds of every metric.
-    expression, means
-        Control (by its name) and true cells (by perturbation), of the genes that are drawn.
+    bounds
+        By name (``floor``, ``ceiling``): the score of every perturbation and metric.
     n_cells
         Cells by condition, control among them.
+    genes
+        Names, in the order of the profiles of this context, true and predicted.
+    profiles
+        What the cells of each condition look like, control first.
     """
 
     dataset: str
     held_out: str
-    floor: Scores
-    ceiling: Scores
-    expression: Expression
-    means: Means
+    bounds: Mapping[str, Scores]
     n_cells: Mapping[str, int]
+    genes: Sequence[str]
+    profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -172,8 +214,8 @@ class TrialResult:
         Of the arithmetic.
     history
         The training curve thinned to at most 100 rows: columns by name.
-    expression, means
-        Predicted cells, of the genes that are drawn.
+    profiles
+        What the predicted cells of each perturbation look like.
     """
 
     dataset: str
@@ -194,8 +236,7 @@ class TrialResult:
     steps: int = 0
     threads: int = 1
     history: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    expression: Expression = field(default_factory=dict)
-    means: Means = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False, repr=False)
 
 
 Record: TypeAlias = Overview | Reference | TrialResult
@@ -207,9 +248,26 @@ def digest(identity: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
-def to_json(record: Any) -> str:
-    """A dataclass of this module as text; NaN and infinity as Python's json writes them."""
-    return json.dumps(dataclasses.asdict(record), default=_plain, separators=(",", ":"))
+def write_record(path: Path, record: Record) -> None:
+    """Write a record, whole or not at all: its JSON file, which comes last, says that it is there."""
+    if profiles := getattr(record, "profiles", None):
+        write_profiles(path.with_suffix(".npz"), profiles)
+    content = {one.name: getattr(record, one.name) for one in fields(record) if one.name != "profiles"}
+    write_text(path, json.dumps(content, default=_plain, separators=(",", ":")))
+
+
+def read_record(path: Path, kind: type[R]) -> R | None:
+    """Read a record; none where there is none, or it is no whole one."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        found: dict[str, Any] = {one.name: content[one.name] for one in fields(kind) if one.name != "profiles"}
+        if kind is not Overview and content.get("status") != "failed":
+            found["profiles"] = StoredProfiles(path.with_suffix(".npz"))
+            if not found["profiles"].whole:
+                return None
+        return kind(**found)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _plain(value: Any) -> Any:

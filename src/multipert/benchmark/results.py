@@ -1,22 +1,25 @@
 """A benchmark directory read back: its records, and the tables made of them."""
 
+import importlib.metadata
 import json
+import platform
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from multipert.benchmark.records import DatasetCard, ModelCard, Overview, Reference, Scores, TrialResult
+from multipert.benchmark.records import DatasetCard, ModelCard, Overview, R, Reference, TrialResult, read_record
 from multipert.data import atomic_path, write_text
 from multipert.errors import InputError
 
 PLAN = "plan.json"
-FORMAT = 1
-"""Version of the directory's layout; a reader refuses a newer one."""
+FORMAT = 2
+"""Version of the directory's layout; a reader refuses any other."""
 
 BOUNDS = ("floor", "ceiling")
 """Rows of the summary that no model made."""
@@ -24,7 +27,16 @@ BOUNDS = ("floor", "ceiling")
 COSTS = ("seconds_fit", "seconds_predict", "peak_memory_mb", "n_parameters", "steps")
 """What a trial took."""
 
-R = TypeVar("R")
+PLACE = ("held_out", "perturbation")
+"""Where a score is made."""
+
+PACKAGES = ("multipert", "torch", "lightning-fabric", "anndata", "scanpy", "scikit-learn", "numpy", "scipy", "POT")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that results rest on, of Python and of the machine."""
+    found = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return found | {"python": platform.python_version(), "machine": f"{platform.machine()}, {platform.system()}"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,53 +101,86 @@ class StudyResults:
         return table.astype(dict.fromkeys(self.metrics, np.float64))  # also where there are no rows
 
     @cached_property
+    def bounds(self) -> pd.DataFrame:
+        """A row for each bound (floor, ceiling), held-out context and perturbation that was measured."""
+        rows = [
+            {"dataset": one.dataset, "label": bound, "held_out": one.held_out, "perturbation": perturbation, **scores}
+            for one in self.references.values()
+            for bound, table in one.bounds.items()
+            for perturbation, scores in table.items()
+        ]
+        table = pd.DataFrame(rows, columns=["dataset", "label", *PLACE, *self.metrics])
+        return table.astype(dict.fromkeys(self.metrics, np.float64))
+
+    @cached_property
     def summary(self) -> pd.DataFrame:
         """A row for each data set and model, floor and ceiling among them.
 
-        Metrics are means over held-out contexts and perturbations, then over seeds; ``<metric>_sd`` is the standard
-        deviation of the former over seeds, NaN for a single one. ``peak_memory_mb`` is the highest, other costs are
-        means.
+        Metrics are means as :func:`mean_scores` makes them; ``<metric>_sd`` is the standard deviation over seeds of
+        their means, NaN for a single one. ``peak_memory_mb`` is the highest, other costs are means.
         """
-        rows: list[dict[str, Any]] = []
-        for dataset in self.datasets:
-            of_dataset = self.scores[self.scores["dataset"] == dataset.name]
-            bounds = [one for (name, _), one in self.references.items() if name == dataset.name]
-            for model in self.models:
-                done = of_dataset[of_dataset["label"] == model.label]
-                failed = [
-                    trial
-                    for trial in self.trials
-                    if (trial.dataset, trial.label, trial.status) == (dataset.name, model.label, "failed")
-                ]
-                by_seed = done.groupby("seed")[list(self.metrics)].mean()
-                rows.append(
-                    {
-                        "dataset": dataset.name,
-                        "label": model.label,
-                        "model": model.name,
-                        "preset": model.preset,
-                        "trials": len(done[["held_out", "seed"]].drop_duplicates()),
-                        "failed": len(failed),
-                        **{metric: by_seed[metric].mean() for metric in self.metrics},
-                        **{f"{metric}_sd": _deviation(by_seed[metric]) for metric in self.metrics},
-                        **{cost: done[cost].max() if "peak" in cost else done[cost].mean() for cost in COSTS},
-                    }
-                )
-            for bound in BOUNDS:
-                tables = [pd.DataFrame(getattr(one, bound)).T for one in bounds]
-                means = pd.concat(tables).mean() if tables else pd.Series(dtype=float)
-                named = {
-                    "dataset": dataset.name,
-                    "label": bound,
-                    "model": bound,
-                    "preset": "",
-                    "trials": 0,
-                    "failed": 0,
-                }
-                rows.append({**named, **{metric: float(means.get(metric, np.nan)) for metric in self.metrics}})
+        rows = [row for dataset in self.datasets for row in self._summary_of(dataset.name)]
         deviations = [f"{metric}_sd" for metric in self.metrics]
         names = ["dataset", "label", "model", "preset", "trials", "failed"]
         return pd.DataFrame(rows, columns=[*names, *self.metrics, *deviations, *COSTS])
+
+    def _summary_of(self, dataset: str) -> Iterable[dict[str, Any]]:
+        metrics = list(self.metrics)
+        scores, bounds = (table[table["dataset"] == dataset] for table in (self.scores, self.bounds))
+        means, spread = mean_scores(over_seeds(scores, metrics), ["label"]), _over_seeds_sd(scores, metrics)
+        failed = Counter(one.label for one in self.trials if one.dataset == dataset and one.status == "failed")
+        for model in self.models:
+            done = scores[scores["label"] == model.label]
+            named = {"dataset": dataset, "label": model.label, "model": model.name, "preset": model.preset}
+            counts = {"trials": len(done[["held_out", "seed"]].drop_duplicates()), "failed": failed[model.label]}
+            costs = {cost: done[cost].max() if "peak" in cost else done[cost].mean() for cost in COSTS}
+            row = {metric: means[metric].get(model.label, np.nan) for metric in metrics}
+            row |= {f"{metric}_sd": spread[metric].get(model.label, np.nan) for metric in metrics}
+            yield named | counts | row | costs
+        if len(scores):  # bounds of the contexts where a model was scored
+            bounds = bounds[bounds["held_out"].isin(scores["held_out"])]
+        for bound in BOUNDS:
+            here = bounds.loc[bounds["label"] == bound, metrics].mean()
+            named = {"dataset": dataset, "label": bound, "model": bound, "preset": ""}
+            yield named | {"trials": 0, "failed": 0} | {metric: float(here[metric]) for metric in metrics}
+
+
+def over_seeds(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Means over seeds: rows by label, held-out context and perturbation; NaN where a seed has no such score."""
+    keys = ["label", *PLACE]
+    holes = scores[list(metrics)].isna().groupby([scores[key] for key in keys]).any()
+    means: pd.DataFrame = scores.groupby(keys)[list(metrics)].mean().mask(holes)
+    return means
+
+
+def mean_scores(scores: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Average scores over places (held-out contexts and perturbations), the one way all tables do.
+
+    A metric is averaged over the places where some model has it. A model that was scored in such a place and yet lacks
+    the metric there has no mean of it: means over different places say different things. (A model that was not tried
+    in some contexts keeps its mean, and is marked as not to be compared.)
+
+    Parameters
+    ----------
+    scores
+        Rows by label, held-out context and perturbation; columns by metric.
+    by
+        The levels that are kept: ``["label"]``, or with ``"held_out"`` or ``"perturbation"``.
+    """
+    known = scores.notna().groupby(level=list(PLACE)).transform("any")
+    holes = (known & scores.isna()).groupby(level=list(by)).any()
+    means: pd.DataFrame = scores.groupby(level=list(by)).mean().mask(holes)
+    return means
+
+
+def _over_seeds_sd(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Standard deviation, over the seeds that have every place, of the mean of each label."""
+    of_seed = scores.groupby(["label", "seed"])
+    places = of_seed.size()
+    whole = places == places.groupby(level="label").transform("max")
+    means = of_seed[list(metrics)].mean()[whole].replace([np.inf, -np.inf], np.nan)
+    spread: pd.DataFrame = means.groupby(level="label").std()
+    return spread
 
 
 def is_benchmark(folder: str | Path) -> bool:
@@ -160,6 +205,8 @@ def load_results(folder: str | Path) -> StudyResults:
         plan = json.loads((folder / PLAN).read_text("utf-8"))
         if plan["format"] > FORMAT:
             raise InputError(f"{folder} was written by a newer multipert: update this one to read it")
+        if plan["format"] < FORMAT:
+            raise InputError(f"{folder} was written by an older multipert: run the benchmark again, into a new folder")
         files = plan["files"]
         return StudyResults(
             **{name: plan[name] for name in ("title", "question", "seeds", "metrics", "study_file", "versions")},
@@ -177,15 +224,6 @@ def load_results(folder: str | Path) -> StudyResults:
         ) from error
 
 
-def read_record(path: Path, kind: type[R]) -> R | None:
-    """Read a record; none where there is none, or it is no whole one."""
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        return kind(**{one.name: found[one.name] for one in fields(kind)})  # type: ignore[arg-type]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def write_tables(results: StudyResults, folder: Path) -> None:
     """Write ``results.csv``, ``results.parquet`` and ``summary.csv``, each whole or not at all."""
     write_text(folder / "results.csv", results.scores.to_csv(index=False))
@@ -194,19 +232,6 @@ def write_tables(results: StudyResults, folder: Path) -> None:
     write_text(folder / "summary.csv", results.summary.to_csv(index=False))
 
 
-def as_scores(table: pd.DataFrame) -> Scores:
-    """Turn a table of perturbations x metrics into what a record holds."""
-    return {
-        str(perturbation): {str(metric): float(value) for metric, value in row.items()}
-        for perturbation, row in table.iterrows()
-    }
-
-
 def _records(folder: Path, files: Iterable[str], kind: type[R]) -> Iterable[R]:
     found = (read_record(folder / file, kind) for file in files)
     return (record for record in found if record is not None)
-
-
-def _deviation(values: "pd.Series[float]") -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.std()) if len(finite) > 1 else float("nan")

@@ -12,12 +12,12 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
 ) -> None:
     """Simulate cells, train MTAe with one cell type held out, predict it, score it, and write a page to open."""
-    from multipert.benchmark import run_held_out_test
+    from multipert.benchmark import results_of_run
     from multipert.cli.tables import print_scores
     from multipert.data import PerturbationData, leave_context_out, simulate, write_h5ad, write_text
     from multipert.models import create
     from multipert.models.run_folder import check_free
-    from multipert.report import run_page
+    from multipert.report import study_page
 
     check_free(out / "run")
     # A response as clear as a cytokine's, most of it shared by all cell types.
@@ -30,9 +30,17 @@ def demo(
     print(f"{data}\nheld out: the perturbed cells of {held_out}")
     split = leave_context_out(data, held_out)
     model = create("mtae", seed=seed).fit(data, split, run=out / "run", progress=True)
-    test = run_held_out_test(model, data, split, announce=lambda line: print(line, file=sys.stderr))
-    for outcome in test.outcomes:
-        write_h5ad(outcome.predicted, out / f"predicted_{outcome.perturbation}.h5ad")
-    print_scores(test)
-    write_text(out / "report.html", run_page(test))
+    control = data.to_anndata(data.rows(condition=data.control, context=held_out))
+    for perturbation in data.perturbations:
+        write_h5ad(model.predict(control, perturbation), out / f"predicted_{perturbation}.h5ad")
+    results = results_of_run(
+        model,
+        data,
+        split,
+        name="demo",
+        source="simulated cells",
+        announce=lambda line: print(line, file=sys.stderr),
+    )
+    print_scores(results)
+    write_text(out / "report.html", study_page(results))
     print(f"\nOpen the report: {(out / 'report.html').resolve()}")

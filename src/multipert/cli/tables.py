@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from multipert.benchmark import HeldOutTest
+    from multipert.benchmark import StudyResults
 
 _ARROWS = {"high": "↑", "low": "↓", "one": "→1"}
 
@@ -60,17 +60,16 @@ def print_legend() -> None:
     )
 
 
-def print_scores(test: "HeldOutTest") -> None:
-    """Print the study's nine metrics of a held-out test, beside the baselines and the ceiling."""
+def print_scores(results: "StudyResults") -> None:
+    """Print the study's nine metrics of every model and bound, perturbation by perturbation."""
     from multipert.evaluation import METRICS, STUDY
 
     console = _console()
-    for outcome in test.outcomes:
-        table = Table(
-            "", box=None, pad_edge=False, title=f"{outcome.perturbation} in {test.held_out}", title_justify="left"
-        )
+    both = pd.concat([results.scores, results.bounds])
+    for (perturbation, held_out), rows in both.groupby(["perturbation", "held_out"], sort=False):
+        table = Table("", box=None, pad_edge=False, title=f"{perturbation} in {held_out}", title_justify="left")
         for name in STUDY:
             table.add_column(f"{name} {_ARROWS[METRICS[name].better]}", justify="right", no_wrap=True)
-        for method, row in outcome.scores.iterrows():
-            table.add_row(str(method), *(number(row[name]) for name in STUDY))
+        for _, row in rows.iterrows():
+            table.add_row(str(row["label"]), *(number(row[name]) for name in STUDY))
         console.print(table)

@@ -24,6 +24,8 @@ from multipert.evaluation.registry import METRICS, metric, metric_of_several
 
 STUDY_PAPER = "the study: Multi-task learning in perturbation modeling (2025)"
 COMPARE = "pertpy Distance.compare_distance"
+BASELINE_METRICS, DISTANCE_METRICS = "Baseline metrics", "Distance metrics"
+"""The groups that the study draws its metrics in."""
 ZERO = 1e-9
 """Distances below this share of the cells' own spread, and costs below that of its square, are rounding: 0."""
 
@@ -33,6 +35,7 @@ ZERO = 1e-9
     range=(0, 100),
     meaning="shared genes of the true and the predicted top-100 lists (t-test against control)",
     source=f"{STUDY_PAPER}; scanpy.tl.rank_genes_groups",
+    group=BASELINE_METRICS,
 )
 def degs(comparison: Comparison) -> float:
     """Genes that two lists share: the top 100 by Welch t against control, of true and of predicted cells."""
@@ -45,6 +48,7 @@ def degs(comparison: Comparison) -> float:
     range=(0, 1),
     meaning="squared correlation of true and predicted mean expression, all genes",
     source=STUDY_PAPER,
+    group=BASELINE_METRICS,
 )
 def r2_hvg(comparison: Comparison) -> float:
     """Squared Pearson correlation of mean profiles over all genes, mean over 100 resamples of 80 % of the cells."""
@@ -57,6 +61,7 @@ def r2_hvg(comparison: Comparison) -> float:
     range=(0, 1),
     meaning="the same over the 20 genes that respond most (Wilcoxon)",
     source=STUDY_PAPER,
+    group=BASELINE_METRICS,
 )
 def r2_deg20(comparison: Comparison) -> float:
     """``r2_hvg`` over the top 20 genes by Wilcoxon score, true against control cells."""
@@ -68,6 +73,7 @@ def r2_deg20(comparison: Comparison) -> float:
     range=(0, 1),
     meaning="the same over the 100 genes that respond most (Wilcoxon)",
     source=STUDY_PAPER,
+    group=BASELINE_METRICS,
 )
 def r2_deg100(comparison: Comparison) -> float:
     """``r2_hvg`` over the top 100 genes by Wilcoxon score, true against control cells."""
@@ -80,6 +86,8 @@ def r2_deg100(comparison: Comparison) -> float:
     meaning="E-distance (squared Euclidean) to the truth over that to control, 50 components",
     source=f"{STUDY_PAPER}; {COMPARE}; Peidli et al. 2024",
     space="components",
+    group=DISTANCE_METRICS,
+    ratio=True,
 )
 def edistance(comparison: Comparison) -> float:
     """Ratio of squared E-distances, ``2 E|x-y|^2 - E|x-x'|^2 - E|y-y'|^2`` over all pairs, self-pairs among them.
@@ -97,6 +105,8 @@ def edistance(comparison: Comparison) -> float:
     source=f"{STUDY_PAPER}, there by Sinkhorn; {COMPARE}; exact here (POT, Bonneel et al. 2011)",
     space="components",
     caveat=lambda comparison: _transport_caveat(comparison),
+    group=DISTANCE_METRICS,
+    ratio=True,
 )
 def wasserstein(comparison: Comparison) -> float:
     """Ratio of optimal-transport costs, squared Euclidean ground cost; see ``distances.transport_cost``."""
@@ -112,6 +122,8 @@ def wasserstein(comparison: Comparison) -> float:
     meaning="distance of the predicted mean to the true mean over that to the control mean, 50 components",
     source=f"{STUDY_PAPER}; {COMPARE}",
     space="components",
+    group=DISTANCE_METRICS,
+    ratio=True,
 )
 def euclidean(comparison: Comparison) -> float:
     """Ratio of distances between mean vectors."""
@@ -124,6 +136,8 @@ def euclidean(comparison: Comparison) -> float:
     meaning="mean distance of predicted cells to true cells over that to control cells, 50 components",
     source=f"{STUDY_PAPER}; {COMPARE}",
     space="components",
+    group=DISTANCE_METRICS,
+    ratio=True,
 )
 def mean_pairwise(comparison: Comparison) -> float:
     """Ratio of mean Euclidean distances over all cross pairs."""
@@ -138,6 +152,8 @@ def mean_pairwise(comparison: Comparison) -> float:
     meaning="maximum mean discrepancy (linear kernel) to the truth over that to control, 50 components",
     source=f"{STUDY_PAPER}; {COMPARE}",
     space="components",
+    group=DISTANCE_METRICS,
+    ratio=True,
 )
 def mmd(comparison: Comparison) -> float:
     """Ratio of squared discrepancies with the kernel ``x.y``, each the squared distance between two mean vectors."""
@@ -154,6 +170,7 @@ STUDY: tuple[str, ...] = tuple(METRICS)
     meaning="energy distance between true and predicted cells, 50 components; about 0 for equal populations",
     source="Székely and Rizzo 2013, U-statistic",
     space="components",
+    group=DISTANCE_METRICS,
 )
 def edist(comparison: Comparison) -> float:
     """``2 E|x-y| - E|x-x'| - E|y-y'|``, Euclidean, self-pairs left out."""

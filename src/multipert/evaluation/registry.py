@@ -42,6 +42,10 @@ class Metric:
         nothing, so they are computed side by side.
     several
         Whether a score needs several perturbations to be told apart.
+    group
+        The heading under which a report draws it; an empty string where it is told in tables alone.
+    ratio
+        Whether it is the distance to the truth over that to control, to be read against 1.
     caveat
         What must be said beside this score of this comparison; an empty string when nothing.
     """
@@ -54,6 +58,8 @@ class Metric:
     source: str
     space: Space = "genes"
     several: bool = False
+    group: str = ""
+    ratio: bool = False
     caveat: Caveat | None = None
 
     def shortfall(self, scores: Floats) -> Floats:
@@ -74,6 +80,8 @@ def metric(
     meaning: str,
     source: str,
     space: Space = "genes",
+    group: str = "",
+    ratio: bool = False,
     caveat: Caveat | None = None,
 ) -> Callable[[ScoreOne], ScoreOne]:
     """Enter a function of one comparison as a metric named like the function.
@@ -85,7 +93,8 @@ def metric(
     """
 
     def enter(function: ScoreOne) -> ScoreOne:
-        _enter(Metric(function.__name__, function, better, range, meaning, source, space, caveat=caveat))
+        entry = Metric(function.__name__, function, better, range, meaning, source, space, False, group, ratio, caveat)
+        _enter(entry)
         return function
 
     return enter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -66,6 +66,7 @@ def evaluate_many(
     perturbation_key: str | None = None,
     metrics: Iterable[str] | None = None,
     seed: int = 0,
+    each: Callable[[str, Comparison], object] | None = None,
 ) -> pd.DataFrame:
     """Score the predictions of several perturbations of one held-out context.
 
@@ -76,6 +77,9 @@ def evaluate_many(
         metrics, ``discrimination`` too (NaN where there is one perturbation).
     perturbation_key
         Column of ``obs`` of truth and predicted that names the perturbation; not needed where they come by name.
+    each
+        Called with each perturbation and its comparison once it is scored, while what its metrics share (principal
+        components, rankings) is still at hand.
 
     Returns
     -------
@@ -93,14 +97,18 @@ def evaluate_many(
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
     )
-    scores = score(comparisons, chosen)
+    scores = score(comparisons, chosen, each)
     scores.index.name = perturbation_key or PERTURBATION
     scores.attrs["notes"] = notes(comparisons, chosen)
     return scores
 
 
-def score(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric]) -> pd.DataFrame:
-    """Score comparisons: a row for each and a column for each metric."""
+def score(
+    comparisons: Mapping[str, Comparison],
+    metrics: Sequence[Metric],
+    each: Callable[[str, Comparison], object] | None = None,
+) -> pd.DataFrame:
+    """Score comparisons: a row for each and a column for each metric; ``each`` as for ``evaluate_many``."""
     scores = np.full((len(comparisons), len(metrics)), np.nan)
 
     def fill(row: int, comparison: Comparison, space: Space) -> None:
@@ -109,7 +117,7 @@ def score(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric]) -> p
                 scores[row, column] = cast(ScoreOne, metric.function)(comparison)
 
     with ThreadPoolExecutor(1, "components") as beside:
-        for row, comparison in enumerate(comparisons.values()):
+        for row, (name, comparison) in enumerate(comparisons.items()):
             # A fresh one: what its metrics share is let go with it, whatever the number of perturbations.
             fresh = replace(comparison)
             # Small products gain nothing from threads, and on a busy machine wait for them a hundred times over.
@@ -117,6 +125,8 @@ def score(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric]) -> p
                 in_components = beside.submit(fill, row, fresh, "components")
                 fill(row, fresh, "genes")
                 in_components.result()
+            if each is not None:
+                each(name, fresh)
     for column, metric in enumerate(metrics):
         if metric.several:
             scores[:, column] = cast(ScoreSeveral, metric.function)(list(comparisons.values()))

@@ -1,6 +1,6 @@
-"""What the scores say, in plain words: whether the model beats doing nothing, and how far it is from the ceiling."""
+"""What a study says, in plain words: its best model, what it must beat, and where even it is worse than nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,21 +8,18 @@ import numpy as np
 import pandas as pd
 
 from multipert.evaluation import METRICS
-from multipert.report.score_table import number, shared_decimals
-
-NO_CHANGE, CEILING = "no-change", "ceiling"
+from multipert.report.numbers import BETTER, number, shared_decimals
+from multipert.report.summary import BASELINE, CEILING, FLOOR, NO_CHANGE, DatasetSummary
 
 CALLED = {
+    FLOOR: "no change",
     NO_CHANGE: "no change",
     "mean-shift": "the mean shift",
     "nearest-context": "the nearest context's shift",
     "linear": "the linear shift",
     "resample": "resampling",
 }
-"""The simple baselines, as sentences call them."""
-
-JUDGE = "edist"
-"""The metric that decides where metrics disagree: a distance of whole populations that no ratio can flatter."""
+"""No change and the simple baselines, as sentences call them."""
 
 SPREAD = "variance_ratio"
 COLLAPSED = 0.1
@@ -30,184 +27,232 @@ COLLAPSED = 0.1
 
 Tone = Literal["won", "partly", "disputed", "lost", "undecided"]
 
+_NAMED = 6  # places or models named in a sentence; of more, the number of the rest
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on one table of scores.
+    """The verdict on one data set.
 
     Attributes
     ----------
+    dataset
+        Its name.
     tone
-        ``won`` against every baseline, ``partly`` (against no change, but not against its rival), ``lost``,
-        ``disputed`` where most metrics contradict the judging one, or ``undecided``.
+        Of the best model: ``won`` against every baseline, ``partly`` (against no change, but not against its rival),
+        ``lost``, ``disputed`` where most metrics contradict the judging one, or ``undecided``.
     answer
         The answer in a word or two.
     because
-        The sentence after it.
+        The sentences after the answer.
     evidence
-        The sentences that back it: the numbers of the judging metric, and the count over all metrics.
-    closed
-        Share of the way from no change to the ceiling, by the judging metric; NaN where there is no way to go.
+        How far ahead it is, and where it fails.
+    details
+        The numbers behind it, and what other metrics say.
     """
 
+    dataset: str
     tone: Tone
     answer: str
     because: str
-    evidence: tuple[str, ...]
-    closed: float
+    evidence: Sequence[str]
+    details: Sequence[str]
 
 
-def judging_metric(scores: pd.DataFrame) -> str:
-    """Name the column that decides: ``edist``, or the first where it was not measured."""
-    return JUDGE if JUDGE in scores else str(scores.columns[0])
+def verdict(summary: DatasetSummary) -> Verdict:
+    """Reach a verdict on the best model of a data set; of baselines alone, on the best of them."""
+    only_baselines = all(card.family == BASELINE for card in summary.results.models)
+    best = summary.best_baseline if only_baselines else summary.best
+    if best is None:
+        return Verdict(
+            summary.card.name,
+            "undecided",
+            "No verdict.",
+            "No model has a score in every held-out context that was tried, so there is none to compare.",
+            _told(_left_out(summary)),
+            (),
+        )
+    rival = next((label for label in summary.baselines if label != best), None)
+    duels = {name: duel(summary.means, best, name) for name in (FLOOR, rival) if name is not None}
+    tone, answer, because = _judged(summary, best, rival, duels)
+    return Verdict(
+        summary.card.name,
+        tone,
+        answer,
+        f"{_best(summary, best)} {because}",
+        _told(_margin(summary, best, rival), _places(summary, best), _left_out(summary)),
+        _told(_numbers(summary, best, rival), _counts(duels), _alike(summary, best)),
+    )
 
 
-def closed(scores: pd.DataFrame, method: str) -> float:
-    """Compute the share of the possible improvement, (score - floor) / (ceiling - floor), by the judging metric.
-
-    NaN where the ceiling does not lie above the floor: there is nothing to close.
-    """
-    metric = judging_metric(scores)
-    shortfall = pd.Series(METRICS[metric].shortfall(scores[metric].to_numpy(dtype=np.float64)), scores.index)
-    possible = shortfall[NO_CHANGE] - shortfall[CEILING]
-    gained = shortfall[NO_CHANGE] - shortfall[method]
-    return float(gained / possible) if np.isfinite(possible) and possible > 0 else float("nan")
-
-
-def rival(scores: pd.DataFrame, model: str) -> str | None:
-    """Name the best baseline beside no change and the model itself, by the judging metric; none where there is none."""
-    others = scores.index.difference([model, NO_CHANGE, CEILING])
-    metric = judging_metric(scores)
-    short = pd.Series(METRICS[metric].shortfall(scores[metric].loc[others].to_numpy(dtype=np.float64)), others)
-    return str(short.idxmin()) if short.notna().any() else None
-
-
-def duel(scores: pd.DataFrame, model: str, baseline: str) -> pd.Series:
-    """Compare two rows by metric: 1 where the model is better than the baseline, -1 where worse, 0 where they tie.
+def duel(means: pd.DataFrame, model: str, other: str) -> "pd.Series[int]":
+    """Compare two rows by metric: 1 where the model is better than the other, -1 where worse, 0 where they tie.
 
     Only metrics that give both a finite score are in it: a ratio that is infinite for a prediction that does not move
     is a win for whatever moves, right or wrong.
     """
-    pair = scores.loc[[model, baseline]].astype(np.float64)
+    pair = means.loc[[model, other]].astype(np.float64)
     pair = pair[pair.columns[np.isfinite(pair.to_numpy()).all(axis=0)]]
     better = {name: METRICS[str(name)].shortfall(column.to_numpy()) for name, column in pair.items()}
     return pd.Series({name: int(np.sign(theirs - ours)) for name, (ours, theirs) in better.items()}, dtype=np.int64)
 
 
-def judge(scores: pd.DataFrame, model: str) -> Verdict:
-    """Reach a verdict on a model.
-
-    Parameters
-    ----------
-    scores
-        A row for the model, for each baseline and for the ceiling; a column for each metric.
-    model
-        Its row.
-    """
-    metric = judging_metric(scores)
-    best = rival(scores, model)
-    duels = {
-        name: duel(scores, model, name)
-        for name in (NO_CHANGE, best)
-        if name in scores.index and name not in (model, None)
-    }
-    decided = {name: result[metric] for name, result in duels.items() if metric in result}
-    tone, answer, because = _sentence(model, decided, best)
+def _judged(
+    summary: DatasetSummary, best: str, rival: str | None, duels: Mapping[str, "pd.Series[int]"]
+) -> tuple[Tone, str, str]:
+    """Tone, answer and reason; where most metrics contradict the judging one, that comes first."""
+    decided = {name: int(result[summary.metric]) for name, result in duels.items() if summary.metric in result}
+    tone, answer, because = _sentence(summary.models[best].family, decided, rival)
     doubts = [_called(name) for name, sign in decided.items() if sign * duels[name].sum() < 0]
-    if doubts:
-        tone, answer = "disputed", "The metrics disagree."
-        against = " and ".join(doubts)
-        because = f"By {metric}, {because[0].lower()}{because[1:]} Against {against}, most metrics say the opposite."
-    evidence = [_numbers(scores, metric), _way(scores, model), *_counts(duels), _spread(scores, model)]
-    return Verdict(tone, answer, because, tuple(sentence for sentence in evidence if sentence), closed(scores, model))
-
-
-def perturbations_won(tables: Sequence[pd.DataFrame], model: str) -> str:
-    """Say in how many perturbations the model beats every baseline."""
-    won = sum(judge(table, model).tone == "won" for table in tables)
-    metric = judging_metric(tables[0])
-    return f"By {metric}, it beats every baseline in {won} of {len(tables)} perturbations."
-
-
-def _called(name: str) -> str:
-    return CALLED.get(name, name)
-
-
-def _sentence(model: str, decided: dict[str, int], best: str | None) -> tuple[Tone, str, str]:
-    against = f"the best simple baseline, {_called(best)}" if best is not None else ""
-    if not decided or (NO_CHANGE not in decided and model != NO_CHANGE):
-        return "undecided", "No verdict.", "The scores do not tell the prediction from the baselines."
-    if model == NO_CHANGE:
-        beaten = best is None or decided.get(best, 0) > 0
-        because = "This run is the no-change baseline itself: it predicts that nothing happens"
-        if beaten:
-            return "undecided", "A baseline.", f"{because}, and no other does better."
-        return "lost", "A baseline.", f"{because}, and {_called(str(best))} comes nearer to the truth."
-    if decided[NO_CHANGE] < 0:
-        return "lost", "No.", "Predicting that nothing changes would have been nearer to the truth."
-    if decided[NO_CHANGE] == 0:
-        return "lost", "No.", "Predicting that nothing changes would have been as near to the truth."
-    if model in CALLED:
-        return "partly", "A baseline.", f"This run is the {model} baseline itself; it beats predicting no change."
-    if best is None:
-        return "partly", "Only in part.", "The prediction is nearer to the truth than doing nothing."
-    if decided.get(best, 0) <= 0:
-        return (
-            "partly",
-            "Only in part.",
-            f"The prediction is nearer to the truth than doing nothing, but no nearer than {against}.",
-        )
+    if not doubts:
+        return tone, answer, because
+    said = f"By {summary.metric}, {because[0].lower()}{because[1:]}"
     return (
-        "won",
-        "Yes.",
-        f"The prediction is nearer to the truth than doing nothing, and nearer than {against}.",
+        "disputed",
+        "The metrics disagree.",
+        f"{said} Against {' and '.join(doubts)}, most metrics say the opposite.",
     )
 
 
-def _numbers(scores: pd.DataFrame, metric: str) -> str:
-    better = {"high": "higher is better", "low": "lower is better", "one": "1 is best"}[METRICS[metric].better]
-    decimals = shared_decimals(scores[metric])
-    values = ", ".join(f"{_called(str(row))} {number(value, decimals)}" for row, value in scores[metric].items())
-    return f"Judged by {metric} ({METRICS[metric].meaning}; {better}): {values}."
+def _sentence(family: str, decided: Mapping[str, int], rival: str | None) -> tuple[Tone, str, str]:
+    if FLOOR not in decided:
+        return "undecided", "No verdict.", "The scores do not tell the prediction from the baselines."
+    if decided[FLOOR] <= 0:
+        near = "nearer" if decided[FLOOR] < 0 else "as near"
+        return "lost", "No.", f"Predicting that nothing changes would have been {near} to the truth."
+    if family == BASELINE:
+        return "partly", "A baseline.", "It is nearer to the truth than doing nothing."
+    nearer = "The prediction is nearer to the truth than doing nothing"
+    if rival is None:
+        return "partly", "Only in part.", f"{nearer}."
+    against = f"the best simple baseline, {_called(rival)}"
+    if decided.get(rival, 0) <= 0:
+        return "partly", "Only in part.", f"{nearer}, but no nearer than {against}."
+    return "won", "Yes.", f"{nearer}, and nearer than {against}."
 
 
-def _way(scores: pd.DataFrame, model: str) -> str:
-    share = closed(scores, model)
-    if model == NO_CHANGE:
+def _told(*sentences: str) -> list[str]:
+    return [sentence for sentence in sentences if sentence]
+
+
+def overall_tone(verdicts: Sequence[Verdict]) -> Tone:
+    """Sum up over data sets: one tone where they agree, else ``partly``."""
+    tones = {verdict.tone for verdict in verdicts}
+    return tones.pop() if len(tones) == 1 else "partly"
+
+
+def _called(label: str) -> str:
+    return CALLED.get(label, label)
+
+
+def _best(summary: DatasetSummary, best: str) -> str:
+    metric = summary.metric
+    if summary.best is None:
+        return f"Only baselines were tried; the best by {metric} is {best}."
+    models = [label for label in summary.comparable if summary.models[label].family != BASELINE]
+    if len(models) == 1:
+        return f"The only model to compare is {best}."
+    return f"The best of {len(models)} models by {metric} is {best}."
+
+
+def _numbers(summary: DatasetSummary, best: str, rival: str | None) -> str:
+    metric = METRICS[summary.metric]
+    decimals = shared_decimals(summary.means[metric.name])
+    spread = summary.deviation(best)
+    give = [f"{best} {number(summary.mean(best), decimals)}"]
+    if np.isfinite(spread):
+        give[0] += f" (± {number(spread, decimals)} over seeds)"
+    if rival is not None:
+        give.append(f"{_called(rival)}, the best simple baseline, {number(summary.mean(rival), decimals)}")
+    give.append(f"no change {number(summary.mean(FLOOR), decimals)}")
+    give.append(f"the ceiling {number(summary.mean(CEILING), decimals)}")
+    return f"{metric.name} ({metric.meaning}; {BETTER[metric.better]}): {'; '.join(give)}."
+
+
+def _margin(summary: DatasetSummary, best: str, rival: str | None) -> str:
+    """By how much the best model beats the best baseline, whether seeds could turn it, and how far both have come."""
+    lead = _lead(summary, best, rival) if rival is not None else ""
+    return " ".join(_told(lead, _way(summary, best, rival)))
+
+
+def _lead(summary: DatasetSummary, best: str, rival: str) -> str:
+    margin = summary.shortfall(rival) - summary.shortfall(best)
+    if not np.isfinite(margin):
         return ""
+    size = number(abs(margin), shared_decimals(summary.means[summary.metric]))
+    said = (
+        f"{best} is ahead of {_called(rival)} by {size}"
+        if margin > 0
+        else f"No model beats {_called(rival)}: {best} is behind it by {size}"
+    )
+    noise = float(np.nanmax([0, summary.deviation(best), summary.deviation(rival)]))
+    return f"{said}, no more than seeds alone make of it." if abs(margin) < 2 * noise else f"{said}."
+
+
+def _way(summary: DatasetSummary, best: str, rival: str | None) -> str:
+    share = summary.normalised[best]
     if not np.isfinite(share):
         return (
-            "How far it is from the ceiling cannot be said: by this metric, true and control cells differ no more than "
-            "two halves of the true cells do."
+            "By this metric the ceiling is no better than no change: true and control cells differ no more than two "
+            "halves of the true cells do, and there is no way to go."
         )
-    if share < 0:
-        return "It leads away from the truth: the gap to the ceiling is wider than without any prediction."
-    best = rival(scores, model)
-    beside = closed(scores, best) if best is not None else float("nan")
-    other = f"; {_called(str(best))} closes {number(100 * beside, 0)}%" if np.isfinite(beside) else ""
-    if share >= 1:
-        return f"It reaches the ceiling, what one half of the true cells says about the other{other}."
-    return (
-        f"It closes {number(100 * share, 0)}% of the gap between no change and the ceiling, what one half of the "
-        f"true cells says about the other{other}."
-    )
+    if share <= 0:
+        return ""
+    beside = summary.normalised[rival] if rival is not None else np.nan
+    other = f", {_called(str(rival))} {number(100 * beside, 0)}%" if np.isfinite(beside) else ""
+    return f"{best} goes {number(100 * share, 0)}% of the way from no change to the ceiling{other}."
 
 
-def _counts(duels: dict[str, pd.Series]) -> list[str]:
+def _places(summary: DatasetSummary, best: str) -> str:
+    """Where the best model beats every baseline, where even it is worse than nothing, and which others are."""
+    where = summary.worse_than_nothing(best)
+    scored = len(summary.scores.loc[best])
+    unit = "held-out contexts" if len(summary.card.perturbations) == 1 else "pairs of a perturbation and a context"
+    if where:
+        here = f"Even {best} is worse than doing nothing in {len(where)} of {scored} {unit}: {_listed(where)}."
+    else:
+        here = f"{best} is nowhere worse than doing nothing ({scored} {unit})." if scored > 1 else ""
+    if scored > 1 and summary.baselines:
+        here = f"It beats every baseline in {summary.won(best)} of {scored} {unit}. {here}"
+    others = [
+        label
+        for label, card in summary.models.items()
+        if card.name != NO_CHANGE and label not in summary.incomplete and summary.is_worse_than_nothing(label)
+    ]
+    if not others:
+        return here
+    verb = "is" if len(others) == 1 else "are"
+    return f"{here} On average, {_listed(others)} {verb} worse than doing nothing."
+
+
+def _counts(duels: Mapping[str, "pd.Series[int]"]) -> str:
     counts = [
         f"{_called(name)} on {int((result > 0).sum())} of {len(result)}"
         for name, result in duels.items()
         if len(result)
     ]
-    return [f"Over all metrics that can tell, it beats {' and '.join(counts)}."] if counts else []
+    return f"Over all metrics that can tell, it beats {' and '.join(counts)}." if counts else ""
 
 
-def _spread(scores: pd.DataFrame, model: str) -> str:
+def _alike(summary: DatasetSummary, best: str) -> str:
     """Warn of a prediction whose cells are all alike: its mean may be right, and it is still no population."""
-    ratio = float(scores[SPREAD][model]) if SPREAD in scores else float("nan")
+    ratio = summary.mean(best, SPREAD)
     if not ratio < COLLAPSED:
         return ""
     return (
         f"The predicted cells vary far less than true ones ({SPREAD} {number(ratio, 3)}): read the prediction as a "
         "mean response, not as single cells."
     )
+
+
+def _left_out(summary: DatasetSummary) -> str:
+    out = sorted(summary.incomplete)
+    if not out:
+        return ""
+    verb = "has" if len(out) == 1 else "have"
+    return f"Not compared: {_listed(out)}, which {verb} no score in some held-out contexts."
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = list(names) if len(names) <= _NAMED + 1 else [*names[:_NAMED], f"{len(names) - _NAMED} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

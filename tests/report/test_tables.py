@@ -61,7 +61,7 @@ def test_csv_is_tidy_and_unrounded() -> None:
     assert row["mean"] == summary.loc[("liver", "mtae"), "edist"]
     assert row["sd"] == pytest.approx(summary.loc[("liver", "mtae"), "edist_sd"], rel=1e-12)
     assert row["floor"] == pytest.approx(5.5)
-    assert row["closed"] == pytest.approx((5.5 - row["mean"]) / 5.54)
+    assert row["normalised"] == pytest.approx((5.5 - row["mean"]) / 5.54)
 
 
 def test_markdown_has_a_table_for_each_data_set() -> None:
@@ -70,7 +70,7 @@ def test_markdown_has_a_table_for_each_data_set() -> None:
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in lines[:7]}) == 1
     head, _, best, second, third, floor, ceiling = lines[:7]
-    assert head.startswith("| model | closed | edist ↓ | degs ↑ |")
+    assert head.startswith("| model | normalised | edist ↓ | degs ↑ |")
     assert best.startswith("| mtae | ")
     assert " | **" in best
     assert "± 0." in best

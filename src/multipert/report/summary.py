@@ -1,4 +1,4 @@
-"""How the models of a study stand on one data set: the numbers that its tables, words and figures share."""
+"""What a study says of one data set: the numbers that its tables, words and figures share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,24 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from multipert.benchmark import StudyResults
-from multipert.benchmark.records import DatasetCard, ModelCard, Reference, TrialResult
+from multipert.benchmark import StudyResults, mean_scores, over_seeds
+from multipert.benchmark.records import DatasetCard, ModelCard, Overview, Reference, TrialResult
 from multipert.evaluation import METRICS, between_bounds
-from multipert.report.verdict import CEILING, NO_CHANGE, judging_metric
 
-FLOOR = "floor"
+FLOOR, CEILING = "floor", "ceiling"
+NO_CHANGE = "no-change"
+"""The model whose scores are the floor."""
 BASELINE = "baseline"
 """The family of the simple baselines."""
+JUDGE = "edist"
+"""The metric that decides where metrics disagree: a distance of whole populations that no ratio can flatter."""
 ROUNDING = 1e-6
 """A score that differs from the floor by less than this share of it is the floor."""
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
-    """How the models stand on one data set.
+class DatasetSummary:
+    """What a study says of one data set.
 
     Attributes
     ----------
@@ -29,10 +32,13 @@ class Standing:
         The study.
     card
         The data set.
+    anchor
+        What its part of the page is called in links.
     """
 
     results: StudyResults
     card: DatasetCard
+    anchor: str = "data"
 
     @cached_property
     def trials(self) -> list[TrialResult]:
@@ -53,8 +59,13 @@ class Standing:
 
     @cached_property
     def metric(self) -> str:
-        """The one that decides."""
-        return judging_metric(self.means)
+        """The one that decides: ``edist``, or the first where it was not measured."""
+        return JUDGE if JUDGE in self.metrics else self.metrics[0]
+
+    @cached_property
+    def overview(self) -> Overview | None:
+        """Its counts and its map; none where they have not been made."""
+        return self.results.overviews.get(self.card.name)
 
     @cached_property
     def models(self) -> dict[str, ModelCard]:
@@ -64,12 +75,8 @@ class Standing:
 
     @cached_property
     def means(self) -> pd.DataFrame:
-        """Rows by label, then floor and ceiling (of the contexts where a model was scored); columns by metric."""
-        table = self._summary.loc[[*self.models, FLOOR, CEILING], self.metrics].astype(np.float64)
-        here = self.bounds.index.get_level_values("held_out").isin({trial.held_out for trial in self.trials})
-        for bound, means in self.bounds[here].groupby(level="label"):
-            table.loc[bound] = means.mean()
-        return table
+        """Rows by label, then floor and ceiling; columns by metric."""
+        return self._summary.loc[[*self.models, FLOOR, CEILING], self.metrics].astype(np.float64)
 
     @cached_property
     def spread(self) -> pd.DataFrame:
@@ -124,16 +131,15 @@ class Standing:
         return next((label for label in self.comparable if self.models[label].family != BASELINE), None)
 
     @cached_property
+    def baselines(self) -> list[str]:
+        """The simple baselines beside no change, from the best to the worst."""
+        own = (label for label in self.comparable if self.models[label].family == BASELINE)
+        return [label for label in own if self.models[label].name != NO_CHANGE]
+
+    @cached_property
     def best_baseline(self) -> str | None:
         """The best of the simple baselines beside no change."""
-        return next(
-            (
-                label
-                for label in self.comparable
-                if self.models[label].family == BASELINE and self.models[label].name != NO_CHANGE
-            ),
-            None,
-        )
+        return next(iter(self.baselines), None)
 
     @cached_property
     def shown(self) -> list[str]:
@@ -144,40 +150,30 @@ class Standing:
 
     @cached_property
     def best_of_family(self) -> dict[str, str]:
-        """By family, the label of its best model."""
-        best: dict[str, str] = {}
-        for label in self.ranking:
-            best.setdefault(self.models[label].family, label)
-        return best
+        """By family, in the order of the study's models, the label of its best model."""
+        return {family: next(one for one in self.ranking if self.families[one] == family) for family in self._families}
 
     @cached_property
-    def closed(self) -> dict[str, float]:
-        """By label, the share of the way from floor to ceiling by the judging metric; NaN for what is not compared."""
-        shares = self.shares(self.means[[self.metric]].T, self.metric).to_numpy()[0].tolist()
+    def normalised(self) -> dict[str, float]:
+        """By label, the normalised score of the judging metric's mean; NaN for what is not compared."""
+        normalised = self.normalise(self.means[[self.metric]].T, self.metric).to_numpy()[0].tolist()
         return {
-            label: float("nan") if label in self.incomplete else share
-            for label, share in zip(self.models, shares, strict=True)
+            label: float("nan") if label in self.incomplete else score
+            for label, score in zip(self.models, normalised, strict=True)
         }
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Means over seeds: rows by label, held-out context and perturbation; columns by metric."""
         rows = self.results.scores
-        rows = rows[rows["dataset"] == self.card.name]
-        return rows.groupby(["label", "held_out", "perturbation"])[self.metrics].mean()
+        return over_seeds(rows[rows["dataset"] == self.card.name], self.metrics)
 
     @cached_property
     def bounds(self) -> pd.DataFrame:
         """Rows by bound (floor, ceiling), held-out context and perturbation; columns by metric."""
-        rows = [
-            {"label": bound, "held_out": reference.held_out, "perturbation": perturbation, **scores}
-            for reference in self.references
-            for bound, table in ((FLOOR, reference.floor), (CEILING, reference.ceiling))
-            for perturbation, scores in table.items()
-        ]
-        keys = ["label", "held_out", "perturbation"]
-        table = pd.DataFrame(rows, columns=[*keys, *self.metrics]).set_index(keys)
-        return table.astype(np.float64).sort_index()
+        rows = self.results.bounds
+        here = rows[rows["dataset"] == self.card.name].drop(columns="dataset")
+        return here.set_index(["label", "held_out", "perturbation"])[self.metrics]
 
     def by(self, level: str, metric: str) -> pd.DataFrame:
         """Means of one metric by ``held_out`` or by ``perturbation``.
@@ -188,13 +184,28 @@ class Standing:
             Rows in the data set's order; columns by label, then floor and ceiling. NaN where nothing was measured.
         """
         order = self.card.held_out if level == "held_out" else self.card.perturbations
-        both = pd.concat([self.scores[metric], self.bounds[metric]])
-        table = both.groupby(["label", level], sort=False).mean().unstack("label")
+        models = mean_scores(self.scores[[metric]], ["label", level])
+        bounds = self.bounds[[metric]].groupby(level=["label", level]).mean()
+        table = pd.concat([models, bounds])[metric].unstack("label")
         wide: pd.DataFrame = table.reindex(index=list(order), columns=[*self.models, FLOOR, CEILING])
         return wide
 
-    def shares(self, table: pd.DataFrame, metric: str) -> pd.DataFrame:
-        """The share of the way from floor to ceiling of each score of a table like those of ``by``; no bounds."""
+    def by_metric(self, level: str) -> dict[str, pd.DataFrame]:
+        """Those tables of every metric."""
+        return {metric: self.by(level, metric) for metric in self.metrics}
+
+    @cached_property
+    def _families(self) -> list[str]:
+        """Baselines last."""
+        return sorted(dict.fromkeys(self.families.values()), key=lambda family: family == BASELINE)
+
+    @cached_property
+    def families(self) -> dict[str, str]:
+        """Of each label."""
+        return {label: card.family for label, card in self.models.items()}
+
+    def normalise(self, table: pd.DataFrame, metric: str) -> pd.DataFrame:
+        """Normalised scores (0 at the floor, 1 at the ceiling) of a table like those of ``by``; no bounds."""
         scores = table[list(self.models)].to_numpy()
         floor, ceiling = (np.repeat(table[bound].to_numpy(), scores.shape[1]) for bound in (FLOOR, CEILING))
         index = pd.Index([metric] * scores.size, name="metric")
@@ -212,6 +223,13 @@ class Standing:
         one = len(self.card.perturbations) == 1
         return [context if one else f"{perturbation} in {context}" for context, perturbation in pairs]
 
+    def won(self, label: str) -> int:
+        """In how many places (held-out contexts and perturbations) a model beats no change and every baseline."""
+        table = pd.concat([self.scores[self.metric], self.bounds[self.metric]]).unstack("label")
+        rivals = [FLOOR, *(one for one in self.baselines if one != label)]
+        ours, theirs = (METRICS[self.metric].shortfall(table[of].to_numpy()) for of in (label, rivals))
+        return int((ours[:, None] < theirs).all(axis=1).sum())
+
     def is_worse_than_nothing(self, label: str) -> bool:
         """Whether a model's mean is worse than predicting no change."""
         return self.shortfall(label) > self.shortfall(FLOOR) + ROUNDING * abs(self.mean(FLOOR))
@@ -228,9 +246,39 @@ class Standing:
         return next((one for one in self.trials if (one.label, one.held_out) == (label, held_out)), None)
 
     @cached_property
+    def doses(self) -> dict[str, dict[str, float]]:
+        """The series of doses: by the perturbation's name, condition to dose, rising; only those of two or more."""
+        series: dict[str, dict[str, float]] = {}
+        for perturbation in self.card.perturbations:
+            if self.card.doses.get(perturbation, 0) > 0:
+                series.setdefault(compound(perturbation), {})[perturbation] = self.card.doses[perturbation]
+        rising = {name: dict(sorted(doses.items(), key=lambda one: one[1])) for name, doses in series.items()}
+        return {name: doses for name, doses in rising.items() if len(doses) > 1}
+
+    def responding(self, perturbation: str, n: int) -> list[str]:
+        """Name the genes that rise or fall most: by Welch's t of true against control cells, summed over contexts.
+
+        Of a compound's doses the highest decides, so that a gene can be followed across doses.
+        """
+        doses = self.doses.get(compound(perturbation), {perturbation: 0.0})
+        decides = max(doses, key=lambda name: doses[name])
+        total = pd.Series(dtype=np.float64)
+        for reference in self.references:
+            if decides in reference.profiles:
+                t = welch(reference, self.card.conditions[0], decides)
+                total = total.add(pd.Series(t, index=list(reference.genes)), fill_value=0)
+        return [str(gene) for gene in total.abs().sort_values(ascending=False, kind="stable").index[:n]]
+
+    @cached_property
     def comparable(self) -> list[str]:
         """Labels from the best to the worst: those with a mean over all contexts that any model was tried in."""
         return [label for label in self.ranking if label not in self.incomplete and not np.isnan(self.mean(label))]
+
+    def places(self, most: int) -> list[tuple[Reference, str]]:
+        """Held-out contexts and perturbations that are drawn one by one: the perturbations farthest from control."""
+        contexts = self.references[:most]
+        far = self.strongest(max(1, most // max(1, len(contexts))))
+        return [(one, perturbation) for one in contexts for perturbation in far if perturbation in one.profiles]
 
     @cached_property
     def _summary(self) -> pd.DataFrame:
@@ -238,6 +286,18 @@ class Standing:
         return table[table["dataset"] == self.card.name].set_index("label")
 
 
-def standings(results: StudyResults) -> Sequence[Standing]:
+def compound(condition: str) -> str:
+    """What a condition is a dose of: itself where it is none."""
+    return condition.rpartition("@")[0] or condition
+
+
+def welch(reference: Reference, control: str, perturbation: str) -> np.ndarray:
+    """Welch's t of every gene, (genes,), true against control cells of one context."""
+    before, after = reference.profiles[control], reference.profiles[perturbation]
+    noise = before.variance / reference.n_cells[control] + after.variance / reference.n_cells[perturbation]
+    return np.asarray((after.mean - before.mean) / np.sqrt(np.maximum(noise, 1e-8)))
+
+
+def summaries(results: StudyResults) -> Sequence[DatasetSummary]:
     """One for each data set of the study."""
-    return [Standing(results, card) for card in results.datasets]
+    return [DatasetSummary(results, card, f"data-{place + 1}") for place, card in enumerate(results.datasets)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from multipert.report.score_table import number, shared_decimals
+from multipert.report.numbers import number, shared_decimals
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""The figures of the page, in their order: to add one, write its function and name it here."""
+
+from collections.abc import Callable, Sequence
+
+from multipert.report.figures.cells import populations, predicted_means, split_map
+from multipert.report.figures.genes import dose_response, genes_across
+from multipert.report.figures.metrics import metrics_across
+from multipert.report.figures.panels import Group, Panel, Section
+from multipert.report.figures.trials import cost_and_accuracy, training_curves
+from multipert.report.summary import DatasetSummary
+
+FIGURES: Sequence[Callable[[DatasetSummary], Section | None]] = (
+    metrics_across,
+    predicted_means,
+    genes_across,
+    dose_response,
+    populations,
+    split_map,
+    training_curves,
+    cost_and_accuracy,
+)
+
+__all__ = ["FIGURES", "Group", "Panel", "Section"]

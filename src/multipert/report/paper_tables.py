@@ -1,0 +1,177 @@
+"""The tables of a study for papers: Markdown, LaTeX and CSV."""
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from multipert.benchmark import StudyResults
+from multipert.errors import InputError
+from multipert.evaluation import METRICS, STUDY
+from multipert.report.numbers import ARROWS, DASH
+from multipert.report.summary import CEILING, FLOOR, DatasetSummary, summaries
+from multipert.report.tables import Cell, Entry, leaderboard
+
+
+def study_table(results: StudyResults, format: str) -> str:
+    """Write the leaderboard of each data set for a paper.
+
+    Parameters
+    ----------
+    results
+        A benchmark directory's.
+    format
+        ``"md"`` (Markdown, a table for each data set), ``"latex"`` (booktabs; two tables for each data set, the study's
+        nine metrics and the others) or ``"csv"`` (tidy and unrounded: a row for each data set, model and metric).
+
+    Raises
+    ------
+    InputError
+        For any other format.
+    """
+    writers: dict[str, Callable[[DatasetSummary], str]] = {"md": _markdown, "latex": _latex}
+    if format == "csv":
+        return _csv(results)
+    if format not in writers:
+        raise InputError(f"there is no table format {format!r}: choose from md, csv, latex")
+    return "\n".join(writers[format](summary) for summary in summaries(results))
+
+
+def _csv(results: StudyResults) -> str:
+    parts = []
+    for summary in summaries(results):
+        labels = list(summary.models)
+        columns = summary.means.T
+        normalised = pd.concat([summary.normalise(columns.loc[[metric]], metric) for metric in summary.metrics])
+        for label in labels:
+            card = summary.models[label]
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "dataset": summary.card.name,
+                        "label": label,
+                        "model": card.name,
+                        "preset": card.preset,
+                        "trials": len({(t.held_out, t.seed) for t in summary.trials if t.label == label}),
+                        "lacking": summary.lacking.get(label, 0),
+                        "metric": summary.metrics,
+                        "mean": summary.means.loc[label].to_numpy(),
+                        "sd": summary.spread.loc[label].to_numpy(),
+                        "floor": summary.means.loc[FLOOR].to_numpy(),
+                        "ceiling": summary.means.loc[CEILING].to_numpy(),
+                        "normalised": normalised[label].to_numpy(),
+                    }
+                )
+            )
+    return pd.concat(parts).to_csv(index=False) if parts else ""
+
+
+def _footnote(summary: DatasetSummary) -> str:
+    """What a reader of the numbers must know."""
+    contexts = len({trial.held_out for trial in summary.trials})
+    seeds = len(summary.results.seeds)
+    over = f"mean over {contexts} held-out context{'s' if contexts != 1 else ''}"
+    over += f"; ± standard deviation over {seeds} seeds" if seeds > 1 else ""
+    apart = "; * no score in some contexts, not compared" if summary.incomplete else ""
+    return f"{over}; normalised: the way from floor to ceiling by {summary.metric}; best in bold{apart}"
+
+
+def _markdown(summary: DatasetSummary) -> str:
+    metrics = [summary.metric, *(name for name in summary.metrics if name != summary.metric)]
+    table = leaderboard(summary, metrics, "", judged=True)
+    heads = ["model", "normalised", *(f"{name} {ARROWS[METRICS[name].better]}" for name in metrics)]
+
+    def score(cell: Cell) -> str:
+        return " ".join(filter(None, [f"**{cell.text}**" if cell.best else cell.text, cell.spread]))
+
+    def row(entry: Entry) -> str:
+        name = _piped(entry.name + ("*" if entry.name in summary.incomplete else ""))
+        return f"| {' | '.join([name, _normalised(entry), *map(score, entry.cells)])} |"
+
+    return "\n".join(
+        [
+            f"### {_piped(summary.card.name)}",
+            "",
+            f"| {' | '.join(heads)} |",
+            f"|{'|'.join([':--', *['--:'] * (len(heads) - 1)])}|",
+            *map(row, [*table.models, *table.bounds]),
+            "",
+            f"{_footnote(summary)[0].upper()}{_footnote(summary)[1:].replace('*', chr(92) + '*')}.",
+            "",
+        ]
+    )
+
+
+def _normalised(entry: Entry) -> str:
+    return entry.normalised.text if entry.normalised is not None else ""
+
+
+def _piped(text: str) -> str:
+    """Keep a name from ending its cell, or from being read as markup."""
+    for sign in "\\|*_`<>[]":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _latex(summary: DatasetSummary) -> str:
+    parts = {
+        "the nine metrics of the study": ("study", [name for name in summary.metrics if name in STUDY]),
+        "metrics beyond the study": ("beyond", [name for name in summary.metrics if name not in STUDY]),
+    }
+    return "\n".join(
+        _latex_table(summary, metrics, which, suffix) for which, (suffix, metrics) in parts.items() if metrics
+    )
+
+
+def _latex_table(summary: DatasetSummary, metrics: Sequence[str], which: str, suffix: str) -> str:
+    table = leaderboard(summary, metrics, "", judged=True)
+    arrows = {"high": r"$\uparrow$", "low": r"$\downarrow$", "one": r"$\to 1$"}
+    heads = ["model", "normalised", *(f"{_tex(name)} {arrows[METRICS[name].better]}" for name in metrics)]
+
+    def score(cell: Cell) -> str:
+        text = rf"\textbf{{{_tex(cell.text)}}}" if cell.best else _tex(cell.text)
+        return f"{text} {_tex(cell.spread)}".rstrip()
+
+    def row(entry: Entry) -> str:
+        name = _tex(entry.name + ("*" if entry.name in summary.incomplete else ""))
+        return rf"{' & '.join([name, _tex(_normalised(entry)), *map(score, entry.cells)])} \\"
+
+    label = "".join(sign if sign.isalnum() else "-" for sign in summary.card.name.lower())
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs,graphicx}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(summary.card.name)}: {which}; {_tex(_footnote(summary))}.}}",
+            rf"\label{{tab:{label}-{suffix}}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{l{'r' * (len(metrics) + 1)}}}",
+            r"\toprule",
+            rf"{' & '.join(heads)} \\",
+            r"\midrule",
+            *map(row, table.models),
+            r"\midrule",
+            *map(row, table.bounds),
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "\N{MINUS SIGN}": "$-$",
+    DASH: "--",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def _tex(text: str) -> str:
+    """Escape what LaTeX would take for a command."""
+    return "".join(_TEX.get(sign, sign) for sign in text)

@@ -194,6 +194,7 @@ class MTAeOT(FilmModel):
 
     name = "mtae-ot"
     title = "FiLM autoencoder trained to map control cells to their optimal-transport partners"
+    source = f"{FilmModel.source}; its row there comes from mistaken partners: see partner_slip"
     assumes = "optimal transport finds, within a context, what each control cell would have become"
     loss = "mean squared error to the partner over all elements (cells x genes)"
     Parameters = TransportParameters
@@ -216,6 +217,7 @@ class MTAePlusOT(FilmModel):
 
     name = "mtae-plus-ot"
     title = "mtae, then mtae-ot on the same weights"
+    source = MTAeOT.source
     assumes = MTAeOT.assumes
     loss = "mean squared error over all elements, to the cell itself, then to its partner"
     Parameters = PlusOTParameters

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from multipert import models
     from multipert.data import PerturbationData, Split, leave_context_out, preprocess, simulate, train_on_everything
     from multipert.errors import InputError
-    from multipert.evaluation import evaluate
+    from multipert.evaluation import check, evaluate
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,7 @@ __all__ = [
     "InputError",
     "PerturbationData",
     "Split",
+    "check",
     "evaluate",
     "leave_context_out",
     "models",
@@ -27,6 +28,7 @@ _ROOM = {
     "InputError": "multipert.errors",
     "PerturbationData": "multipert.data",
     "Split": "multipert.data",
+    "check": "multipert.evaluation",
     "evaluate": "multipert.evaluation",
     "leave_context_out": "multipert.data",
     "preprocess": "multipert.data",

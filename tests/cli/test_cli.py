@@ -307,3 +307,15 @@ def test_ctrl_c_and_the_same_command_again(files: Path, tmp_path: Path) -> None:
     assert "epoch 400/400" in again.stderr
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 400
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_check_prints_a_verdict_and_writes_a_page(run: Run, files: Path, tmp_path: Path) -> None:
+    page = tmp_path / "check.html"
+    code, out, err = run("check", files / "data.h5ad", *KEYS, "--out", page)
+    assert code == 0, err
+    assert "responses" in out
+    assert str(page) in out
+    assert "<!doctype html>" in page.read_text()
+    code, _, err = run("check", files / "data.h5ad", *KEYS[:-1], "nowhere")
+    assert code == 2
+    assert "nowhere" in err

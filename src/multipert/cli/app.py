@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from multipert import __version__
-from multipert.cli import benchmark, datasets, demo, evaluate, fit, metrics, models, predict, preprocess, report
+from multipert.cli import benchmark, check, datasets, demo, evaluate, fit, metrics, models, predict, preprocess, report
 from multipert.errors import InputError
 
 STOPPED = 130
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("preprocess")(preprocess.preprocess)
+app.command("check")(check.check)
 app.command("fit")(fit.fit)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)

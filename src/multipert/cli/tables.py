@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _ARROWS = {"high": "↑", "low": "↓", "one": "→1"}
 
 
-def _console() -> Console:
+def standard_output() -> Console:
     """Standard output; off a terminal, wide enough that no column is cut."""
     console = Console(highlight=False)
     return (
@@ -45,7 +45,7 @@ def print_scorecard(card: pd.DataFrame, *, title: str | None = None) -> None:
         mark = "worse than doing nothing" if not pd.isna(worse) and worse else ""
         values = [number(row[column]) for column in measured]
         table.add_row(str(name), _ARROWS[METRICS[str(name)].better], *values, normalised, mark)
-    console = _console()
+    console = standard_output()
     console.print(table)
     for metric, note in card["note"].items():
         if note:
@@ -54,7 +54,7 @@ def print_scorecard(card: pd.DataFrame, *, title: str | None = None) -> None:
 
 def print_legend() -> None:
     """Print how to read a scorecard."""
-    _console().print(
+    standard_output().print(
         "floor: predicting no change.  ceiling: one half of the true cells as the prediction of the other.\n"
         "normalised: share of the way from floor to ceiling."
     )
@@ -64,7 +64,7 @@ def print_scores(results: "StudyResults") -> None:
     """Print the study's nine metrics of every model and bound, perturbation by perturbation."""
     from multipert.evaluation import METRICS, STUDY
 
-    console = _console()
+    console = standard_output()
     both = pd.concat([results.scores, results.bounds])
     for (perturbation, held_out), rows in both.groupby(["perturbation", "held_out"], sort=False):
         table = Table("", box=None, pad_edge=False, title=f"{perturbation} in {held_out}", title_justify="left")

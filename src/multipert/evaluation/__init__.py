@@ -1,6 +1,7 @@
 """(control, truth, predicted) -> scores, and the bounds to read them between."""
 
 from multipert.evaluation.bounds import between_bounds, bounds, scorecard
+from multipert.evaluation.data_check import DataCheck, check
 from multipert.evaluation.metrics import STUDY
 from multipert.evaluation.registry import METRICS, Metric, metric, metric_of_several
 from multipert.evaluation.scoring import evaluate, evaluate_many
@@ -8,9 +9,11 @@ from multipert.evaluation.scoring import evaluate, evaluate_many
 __all__ = [
     "METRICS",
     "STUDY",
+    "DataCheck",
     "Metric",
     "between_bounds",
     "bounds",
+    "check",
     "evaluate",
     "evaluate_many",
     "metric",

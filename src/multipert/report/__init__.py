@@ -1,6 +1,7 @@
 """From results to what people read: tables, figures, one self-contained page."""
 
+from multipert.report.check_page import check_page
 from multipert.report.page import study_page
 from multipert.report.paper_tables import study_table
 
-__all__ = ["study_page", "study_table"]
+__all__ = ["check_page", "study_page", "study_table"]

@@ -1,32 +1,21 @@
 """The page of a study (a run is a study of one trial): which model is best, whether that is any good, and why."""
 
-import hashlib
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from multipert.benchmark import StudyResults
 from multipert.benchmark.records import ModelCard, TrialResult
 from multipert.evaluation import METRICS
 from multipert.report.figures import FIGURES, Section
+from multipert.report.frame import render
 from multipert.report.numbers import ARROWS, BETTER, number
 from multipert.report.published import BesidePublished, beside_published
 from multipert.report.summary import DatasetSummary, summaries
 from multipert.report.svg import to_svg
 from multipert.report.tables import HeatMap, Leaderboard, heat_maps, leaderboards
 from multipert.report.verdict import Verdict, overall_tone, verdict
-
-_TEMPLATES = Environment(
-    loader=PackageLoader("multipert.report"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 @dataclass(frozen=True)
@@ -71,14 +60,8 @@ def study_page(results: StudyResults) -> str:
     of_datasets = summaries(results)
     verdicts = [verdict(summary) for summary in of_datasets]
     failed = [trial for trial in results.trials if trial.status == "failed"]
-    folder = resources.files("multipert.report") / "templates"
-    css, script = ((folder / name).read_text("utf-8") for name in ("page.css", "sort.js"))
-    # The browser runs this script and no other, whatever a cell type is called.
-    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _TEMPLATES.get_template("page.html.j2").render(
-        css=Markup(css),
-        script=Markup(script),
-        script_digest=digest,
+    return render(
+        "page.html.j2",
         svg=_svg,
         study=results,
         verdicts=verdicts,

@@ -12,7 +12,7 @@ import pytest
 
 import multipert as mp
 from conftest import Run
-from multipert.data import DATASETS, Part, write_h5ad
+from multipert.data import DATASETS, Part, write_cells
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.h5ad"
-    write_h5ad(mp.simulate(n_genes=20, contexts=("A", "B"), perturbations=("alpha",), cells_per_group=5), path)
+    write_cells(mp.simulate(n_genes=20, contexts=("A", "B"), perturbations=("alpha",), cells_per_group=5), path)
     return path
 
 

@@ -32,9 +32,9 @@ from multipert.data import (
     fetch,
     find,
     locate,
-    read_h5ad,
+    read_cells,
     register,
-    write_h5ad,
+    write_cells,
 )
 from multipert.data.catalogue import Dataset
 from multipert.errors import InputError
@@ -125,7 +125,7 @@ def parts(cells: AnnData, tmp_path: Path) -> list[Path]:
     train, valid = cells[~third].copy(), cells[third].copy()[:, ::-1].copy()
     valid.obs["batch"] = "v"
     for name, part in (("train_pbmc", train), ("valid_pbmc", valid)):
-        write_h5ad(part, tmp_path / f"{name}.h5ad")
+        write_cells(part, tmp_path / f"{name}.h5ad")
     return [tmp_path / "train_pbmc.h5ad", tmp_path / "valid_pbmc.h5ad"]
 
 
@@ -226,7 +226,7 @@ def test_parts_are_downloaded_and_put_together(
 
     assert path == cache / "kang.h5ad" == find("kang")
     assert sorted(os.listdir(cache)) == ["checksums.json", "kang.h5ad"]
-    got = read_h5ad(path)
+    got = read_cells(path)
     assert got.var_names.tolist() == cells.var_names.tolist()
     rows = [row for row in range(cells.n_obs) if row % 3] + list(range(0, cells.n_obs, 3))
     expected = cells[rows]
@@ -268,7 +268,7 @@ def test_the_first_download_records_the_checksum_and_the_next_must_match(
     assert fetch("kang_subset", progress=False).read_bytes() == subset
 
     path.unlink()
-    write_h5ad(cells, tmp_path / "other.h5ad")
+    write_cells(cells, tmp_path / "other.h5ad")
     server.files["/valid.h5ad"] = (tmp_path / "other.h5ad").read_bytes()
     for _ in range(2):
         with pytest.raises(InputError, match=f"{url} sends another file than at first .*remove .*checksums.json"):
@@ -373,7 +373,7 @@ def test_another_dataset_in_place_of_the_file_is_refused_and_not_kept(
     server: Server, subset: bytes, cells: AnnData, tmp_path: Path, cache: Path
 ) -> None:
     cells.obs = cells.obs.rename(columns={"condition": "treatment"})
-    write_h5ad(cells, tmp_path / "other.h5ad")
+    write_cells(cells, tmp_path / "other.h5ad")
     server.files["/valid.h5ad"] = (tmp_path / "other.h5ad").read_bytes()
     with pytest.raises(InputError, match="what was downloaded is not kang_subset .*'condition' is not a column of obs"):
         fetch("kang_subset", progress=False)
@@ -476,9 +476,9 @@ def test_what_cannot_be_downloaded_is_answered_with_how_to_get_it(name: str, cac
 
 
 def test_local_parts_are_put_together_in_the_published_order(parts: list[Path], kang: Dataset) -> None:
-    downloaded = read_h5ad(fetch("kang", progress=False))
+    downloaded = read_cells(fetch("kang", progress=False))
 
-    registered = read_h5ad(register("kang", parts[::-1]))
+    registered = read_cells(register("kang", parts[::-1]))
 
     pd.testing.assert_frame_equal(registered.obs, downloaded.obs)
     assert abs(registered.X - downloaded.X).max() == 0
@@ -488,12 +488,12 @@ def test_local_files_of_other_names_are_put_together_as_given(parts: list[Path],
     for path in parts:
         path.rename(path.with_name(f"my_{path.name}"))
     path = register("kang", [parts[1].with_name("my_valid_pbmc.h5ad"), parts[0].with_name("my_train_pbmc.h5ad")])
-    assert read_h5ad(path).obs_names[0] == cells.obs_names[0]
-    assert read_h5ad(path).obs_names[1] == cells.obs_names[3]
+    assert read_cells(path).obs_names[0] == cells.obs_names[0]
+    assert read_cells(path).obs_names[1] == cells.obs_names[3]
 
 
 def test_a_local_file_that_holds_all_is_copied_as_it_is(cells: AnnData, tmp_path: Path, cache: Path) -> None:
-    write_h5ad(cells, tmp_path / "mine.h5ad")
+    write_cells(cells, tmp_path / "mine.h5ad")
     path = register("kang", [tmp_path / "mine.h5ad"])
     assert path == find("kang") == cache / "kang.h5ad"
     assert path.read_bytes() == (tmp_path / "mine.h5ad").read_bytes()
@@ -504,10 +504,10 @@ def test_a_local_file_that_holds_all_is_copied_as_it_is(cells: AnnData, tmp_path
 def test_doses_are_checked_as_doses(cells: AnnData, tmp_path: Path) -> None:
     cells.obs["celltype"] = cells.obs["cell_type"]
     cells.obs["Dose"] = [0.0 if one == "control" else 0.3 for one in cells.obs["condition"]]
-    write_h5ad(cells, tmp_path / "liver.h5ad")
+    write_cells(cells, tmp_path / "liver.h5ad")
     assert register("nault", [tmp_path / "liver.h5ad"]).name == "nault.h5ad"
     cells.obs["Dose"] = 0.3
-    write_h5ad(cells, tmp_path / "liver.h5ad")
+    write_cells(cells, tmp_path / "liver.h5ad")
     with pytest.raises(InputError, match=r"liver\.h5ad does not read as nault: no cell is at dose 0"):
         register("nault", [tmp_path / "liver.h5ad"])
 
@@ -536,11 +536,11 @@ def test_a_wrong_local_file_is_refused(
 ) -> None:
     others = cells.copy()
     others.obs = others.obs.rename(columns={"condition": "perturbation"})
-    write_h5ad(others, tmp_path / "mcfaline.h5ad")
+    write_cells(others, tmp_path / "mcfaline.h5ad")
     (tmp_path / "text.h5ad").write_text("cells")
     (tmp_path / "cut.h5ad").write_bytes(parts[0].read_bytes()[:20_000])
-    write_h5ad(cells[:, :0], tmp_path / "no_genes.h5ad")
-    write_h5ad(cells[:, 3:], tmp_path / "few.h5ad")
+    write_cells(cells[:, :0], tmp_path / "no_genes.h5ad")
+    write_cells(cells[:, 3:], tmp_path / "few.h5ad")
 
     with pytest.raises(InputError, match=message):
         register("kang", [tmp_path / file for file in files])
@@ -551,7 +551,7 @@ def test_a_wrong_local_file_is_refused(
 @pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")
 def test_the_old_layout_of_h5ad_is_read(cells: AnnData, tmp_path: Path) -> None:
     """The published files date from before anndata 0.7: obs and var are tables in one piece."""
-    write_h5ad(cells, tmp_path / "new.h5ad")
+    write_cells(cells, tmp_path / "new.h5ad")
     path = tmp_path / "old.h5ad"
     obs = np.array(
         list(zip(cells.obs_names, cells.obs["condition"], cells.obs["cell_type"], strict=True)),
@@ -562,7 +562,7 @@ def test_the_old_layout_of_h5ad_is_read(cells: AnnData, tmp_path: Path) -> None:
         file["var"] = np.array([(name,) for name in cells.var_names], dtype=[("index", "S40")])
         file["X"] = cells.X.toarray()
 
-    got = read_h5ad(register("kang", [path, tmp_path / "new.h5ad"]))
+    got = read_cells(register("kang", [path, tmp_path / "new.h5ad"]))
 
     assert got.shape == (2 * cells.n_obs, cells.n_vars)
     assert got.obs["condition"].tolist() == 2 * cells.obs["condition"].tolist()

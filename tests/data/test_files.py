@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from multipert.data import atomic_path, check_writable, read_h5ad, write_h5ad, write_text
+from multipert.data import atomic_path, check_writable, read_cells, write_cells, write_text
 from multipert.errors import InputError
 
 
 def test_what_is_written_is_read_back(tmp_path: Path, cells: AnnData) -> None:
-    write_h5ad(cells, tmp_path / "cells.h5ad")
+    write_cells(cells, tmp_path / "cells.h5ad")
 
-    read = read_h5ad(str(tmp_path / "cells.h5ad"))
+    read = read_cells(str(tmp_path / "cells.h5ad"))
 
     assert (read.X != cells.X).nnz == 0
     assert read.obs["condition"].tolist() == cells.obs["condition"].tolist()
@@ -22,12 +22,12 @@ def test_what_is_written_is_read_back(tmp_path: Path, cells: AnnData) -> None:
 
 def test_an_absent_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"absent\.h5ad does not exist: check the path"):
-        read_h5ad(tmp_path / "absent.h5ad")
+        read_cells(tmp_path / "absent.h5ad")
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder: name the h5ad file itself"):
-        read_h5ad(tmp_path)
+        read_cells(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "cell,gene\n1,2\n"])
@@ -35,7 +35,7 @@ def test_a_file_that_is_no_h5ad_is_refused(tmp_path: Path, content: str) -> None
     (tmp_path / "cells.h5ad").write_text(content)
 
     with pytest.raises(InputError, match=r"cells\.h5ad is no h5ad file: write one with"):
-        read_h5ad(tmp_path / "cells.h5ad")
+        read_cells(tmp_path / "cells.h5ad")
 
 
 @pytest.mark.filterwarnings("ignore:Element")
@@ -44,18 +44,18 @@ def test_an_hdf5_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         file["matrix"] = np.zeros(3)
 
     with pytest.raises(InputError, match="is an HDF5 file but no h5ad"):
-        read_h5ad(tmp_path / "cells.h5ad")
+        read_cells(tmp_path / "cells.h5ad")
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.9, 0.999])
 def test_a_truncated_file_is_refused(tmp_path: Path, cells: AnnData, kept: float) -> None:
     path = tmp_path / "cells.h5ad"
-    write_h5ad(cells, path)
+    write_cells(cells, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
 
     with pytest.raises(InputError, match=r"cells\.h5ad is truncated or damaged: copy or download it again"):
-        read_h5ad(path)
+        read_cells(path)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:

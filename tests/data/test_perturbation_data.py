@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-from multipert.data import Keys, PerturbationData, write_h5ad
+from multipert.data import Keys, PerturbationData, write_cells
 from multipert.errors import InputError
 
 KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
@@ -113,7 +113,7 @@ def test_every_layout_gives_the_same_data(cells: AnnData, data: PerturbationData
 @pytest.mark.parametrize("layout", ["csr", "dense"])
 def test_a_backed_file_gives_the_same_data(tmp_path: Path, cells: AnnData, data: PerturbationData, layout: str) -> None:
     cells.X = LAYOUTS[layout](cells.X.toarray())
-    write_h5ad(cells, tmp_path / "cells.h5ad")
+    write_cells(cells, tmp_path / "cells.h5ad")
 
     backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
 
@@ -435,7 +435,7 @@ class TestBadInput:
             data.labels("delta")
 
     def test_a_file_is_named(self, tmp_path: Path, cells: AnnData) -> None:
-        write_h5ad(cells, tmp_path / "cells.h5ad")
+        write_cells(cells, tmp_path / "cells.h5ad")
 
         with pytest.raises(InputError, match=r"cells\.h5ad: no cell is labelled 'ctrl'"):
             PerturbationData.from_anndata(tmp_path / "cells.h5ad", **{**KEYS, "control": "ctrl"})

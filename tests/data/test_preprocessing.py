@@ -84,7 +84,7 @@ def test_genes_can_be_chosen_without_the_held_out_cells(counts: AnnData) -> None
     hidden = (counts.obs["cell_type"] == "B") & (counts.obs["condition"] == "alpha")
     np.testing.assert_array_equal(mask, ~hidden.to_numpy())
 
-    everything = preprocess(counts, **{**SMALL, "n_top_genes": None})
+    everything = preprocess(counts, **{**SMALL, "n_top_genes": None}, choose_on=mask)
     training = everything[mask[counts.obs_names.get_indexer(everything.obs_names)]].copy()
     expected = sc.pp.highly_variable_genes(training, n_top_genes=40, inplace=False)["highly_variable"]
 
@@ -124,8 +124,8 @@ class TestBadInput:
             preprocess(counts)
 
     def test_no_cell_left(self, counts: AnnData) -> None:
-        with pytest.raises(InputError, match=r"no cell has 500 counts and 720 expressed genes .*: lower min_counts"):
-            preprocess(counts)
+        with pytest.raises(InputError, match=r"only 0 of 240 cells .*: min_counts=500 leaves 20 .* and min_genes=720"):
+            preprocess(counts, min_counts=500, min_genes=720)
 
     def test_no_gene_left(self, counts: AnnData) -> None:
         with pytest.raises(InputError, match=r"no gene is seen in 1000 cells .*: lower min_cells"):
@@ -143,3 +143,44 @@ class TestBadInput:
     def test_an_unknown_context(self, counts: AnnData) -> None:
         with pytest.raises(InputError, match="there is no context 'D'; there are 'A', 'B'"):
             training_mask(counts, KEYS, "D")
+
+
+class TestThresholds:
+    @staticmethod
+    def panel(n_genes: int) -> AnnData:
+        """Half of its genes expressed in every cell."""
+        counts = np.tile(np.array([2.0, 0.0], dtype=np.float32), (400, n_genes // 2))
+        counts[np.arange(400), 1] = 1
+        names = [f"g{i}" for i in range(n_genes)]
+        return AnnData(sparse.csr_matrix(counts), var=pd.DataFrame(index=names))
+
+    def test_a_panel_is_no_transcriptome(self) -> None:
+        result = preprocess(self.panel(1200))
+
+        assert result.n_obs == 400
+        steps = result.uns["multipert_preprocessing"]["steps"]
+        assert list(steps.index) == [
+            "as given",
+            "cells with 60 counts",
+            "cells with 86 expressed genes",
+            "genes seen in 4 cells",
+        ]
+        assert steps["cells"].tolist() == [400] * 4
+
+    def test_the_true_cause_is_named(self) -> None:
+        adata = self.panel(1200)
+        adata.X[:250, 160:] = 0  # 250 cells with 81 expressed genes
+
+        with pytest.raises(
+            InputError,
+            match=r"only 150 of 400 cells would stay: min_genes=86 leaves 150 \(.*; lower min_genes, or give",
+        ):
+            preprocess(adata)
+        assert preprocess(adata, min_genes=86).n_obs == 150  # asked for
+        assert preprocess(adata, min_genes=80).n_obs == 400
+
+    def test_a_whole_transcriptome_is_filtered_as_in_the_study(self) -> None:
+        steps = preprocess(self.panel(12_000), n_top_genes=None).uns["multipert_preprocessing"]["steps"]
+
+        assert "cells with 500 counts" in steps.index
+        assert "cells with 720 expressed genes" in steps.index

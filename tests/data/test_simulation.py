@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from multipert.data import PerturbationData, read_h5ad, simulate, write_h5ad
+from multipert.data import PerturbationData, read_cells, simulate, write_cells
 from multipert.errors import InputError
 
 KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
@@ -151,9 +151,9 @@ def test_group_sizes_can_be_unequal() -> None:
 
 def test_the_world_can_be_written_and_read(tmp_path: Path) -> None:
     adata = simulate(n_genes=30, perturbations=("drug",), doses=(1, 2), cells_per_group=2)
-    write_h5ad(adata, tmp_path / "world.h5ad")
+    write_cells(adata, tmp_path / "world.h5ad")
 
-    again = read_h5ad(tmp_path / "world.h5ad").uns["truth"]
+    again = read_cells(tmp_path / "world.h5ad").uns["truth"]
 
     np.testing.assert_array_equal(again["shares"], adata.uns["truth"]["shares"])
     assert list(again["conditions"]) == ["control", "drug@1", "drug@2"]

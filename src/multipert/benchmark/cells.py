@@ -8,7 +8,7 @@ from typing import Any
 from anndata import AnnData
 
 from multipert.benchmark.study import StudyDataset
-from multipert.data import PerturbationData, preprocess, read_h5ad, simulate, training_mask
+from multipert.data import PerturbationData, preprocess, read_cells, simulate, training_mask
 from multipert.errors import InputError
 
 KEPT = 2
@@ -66,7 +66,7 @@ def _cells(dataset: StudyDataset, chosen_on: str | None) -> AnnData:
         cells = simulate(**dataset.simulated)
     else:
         assert dataset.path is not None
-        cells = read_h5ad(dataset.path)
+        cells = read_cells(dataset.path)
     if dataset.preprocessing is None:
         return cells
     values: Mapping[str, Any] = {name: value for name, value in dataset.preprocessing.items() if name != "choose_on"}

@@ -1,13 +1,17 @@
 """The ``multipert`` command: its subcommands, and what becomes of errors."""
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
 
 from multipert import __version__
 from multipert.cli import benchmark, check, datasets, demo, evaluate, fit, metrics, models, predict, preprocess, report
-from multipert.errors import InputError
+from multipert.errors import InputError, InputWarning, is_disk_full
 
 STOPPED = 130
 """What Typer makes of Ctrl-C; ours are 0, 1 and 2."""
@@ -47,11 +51,29 @@ def _options(
     """Options of the command itself."""
 
 
+@contextmanager
+def _notes(console: Console) -> Iterator[None]:
+    """Print what the user should know of the input as a line of its own; other warnings as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        show = warnings.showwarning
+
+        def say(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:
+            if issubclass(category, InputWarning):
+                console.print(f"multipert: note: {message}", style="yellow")
+            else:
+                show(message, category, *place, **rest)
+
+        warnings.showwarning = say
+        yield
+
+
 def main() -> None:
     """Run the command line: exit code 0, 1 (failed, or stopped by Ctrl-C) or 2 (bad input, one clear line)."""
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
-        app()
+        with _notes(console):
+            app()
     except SystemExit as end:
         if end.code == STOPPED:
             sys.exit(1)
@@ -60,6 +82,11 @@ def main() -> None:
         console.print(f"multipert: {error}", style="red")
         sys.exit(2)
     except Exception as error:
+        if is_disk_full(error):
+            console.print(
+                "multipert: the disk is full: make room, or choose another folder, and run again", style="red"
+            )
+            sys.exit(1)
         console.print_exception(show_locals=False)
         console.print(f"multipert: failed with {type(error).__name__}: {error}", style="red")
         sys.exit(1)

@@ -14,7 +14,7 @@ def demo(
     """Simulate cells, train MTAe with one cell type held out, predict it, score it, and write a page to open."""
     from multipert.benchmark import results_of_run
     from multipert.cli.tables import print_scores
-    from multipert.data import PerturbationData, leave_context_out, simulate, write_h5ad, write_text
+    from multipert.data import PerturbationData, leave_context_out, simulate, write_cells, write_text
     from multipert.models import create
     from multipert.models.run_folder import check_free
     from multipert.report import study_page
@@ -22,7 +22,7 @@ def demo(
     check_free(out / "run")
     # A response as clear as a cytokine's, most of it shared by all cell types.
     adata = simulate(response=2.0, context_specific=0.3, seed=seed)
-    write_h5ad(adata, out / "cells.h5ad")
+    write_cells(adata, out / "cells.h5ad")
     data = PerturbationData.from_anndata(
         adata, perturbation_key="condition", control="control", context_key="cell_type"
     )
@@ -32,7 +32,7 @@ def demo(
     model = create("mtae", seed=seed).fit(data, split, run=out / "run", progress=True)
     control = data.to_anndata(data.rows(condition=data.control, context=held_out))
     for perturbation in data.perturbations:
-        write_h5ad(model.predict(control, perturbation), out / f"predicted_{perturbation}.h5ad")
+        write_cells(model.predict(control, perturbation), out / f"predicted_{perturbation}.h5ad")
     results = results_of_run(
         model,
         data,

@@ -1,4 +1,4 @@
-"""The options that name columns and layers, the same for every command that reads cells."""
+"""The options that say how cells are to be read, the same for every command that reads them."""
 
 from typing import Annotated
 
@@ -34,4 +34,7 @@ Layer = Annotated[str | None, typer.Option("--layer", metavar="NAME", help="Laye
 CountsLayer = Annotated[
     str | None,
     typer.Option("--counts-layer", metavar="NAME", help="Layer of raw counts, for models that learn from counts."),
+]
+MissingGenes = Annotated[
+    str, typer.Option("--missing-genes", help="Genes the cells lack: 'error', or 'zero' to take them as zero.")
 ]

@@ -5,21 +5,40 @@ from typing import Annotated
 
 import typer
 
+from multipert.cli.keys import MissingGenes
+from multipert.errors import InputError
+
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that fit wrote.")],
-    cells: Annotated[Path, typer.Option("--cells", metavar="CELLS.h5ad", help="Control cells of any context.")],
-    perturbation: Annotated[str, typer.Option("--perturbation", metavar="NAME[@DOSE]", help="What to apply.")],
-    out: Annotated[Path, typer.Option("--out", metavar="PRED.h5ad", help="Where the predicted cells go.")],
-    missing_genes: Annotated[
-        str, typer.Option("--missing-genes", help="Genes the cells lack: 'error', or 'zero' to take them as zero.")
-    ] = "error",
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that fit wrote.", show_default=False)],
+    cells: Annotated[
+        Path,
+        typer.Option(
+            "--cells", metavar="CELLS", help="Control cells of any context, h5ad or zarr: raw counts or log-normalised."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="PRED", help="Where the predicted cells go, h5ad or zarr by its ending.")
+    ],
+    perturbation: Annotated[
+        list[str] | None,
+        typer.Option("--perturbation", metavar="NAME[@DOSE]", help="What to apply; repeat it for several."),
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Apply every perturbation the model knows.")] = False,
+    missing_genes: MissingGenes = "error",
 ) -> None:
-    """Predict how control cells would look under a perturbation."""
-    from multipert.data import check_writable, write_h5ad
+    """Predict how control cells would look under one or several perturbations."""
+    from multipert.data import ENDINGS, check_ending, check_writable, write_cells
     from multipert.models import load
 
-    check_writable(out)
-    predicted = load(run).predict(cells, perturbation, missing_genes=missing_genes)
-    write_h5ad(predicted, out)
-    print(f"{predicted.n_obs:,} cells x {predicted.n_vars:,} genes under {perturbation}; written to {out}")
+    check_ending(out, ENDINGS)
+    check_writable(out, inputs=[cells])
+    if bool(perturbation) == all_:
+        raise InputError("say what to predict with --perturbation NAME, once or more, or with --all: one of the two")
+    model = load(run)
+    names = list(model.perturbations) if all_ else list(dict.fromkeys(perturbation or []))
+    predicted = model.predict(cells, names[0] if len(names) == 1 else names, missing_genes=missing_genes)
+    predicted.uns["multipert"]["run"] = str(run.resolve())
+    write_cells(predicted, out)
+    under = names[0] if len(names) == 1 else f"each of {len(names)} perturbations"
+    print(f"{predicted.n_obs // len(names):,} cells x {predicted.n_vars:,} genes under {under}; written to {out}")

@@ -1,27 +1,43 @@
 """``multipert preprocess``: log-normalised cells from raw counts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from multipert.cli.keys import ContextKey, Control, DoseKey, PerturbationKey
+from multipert.cli.keys import ContextKey, Control, DoseKey, MissingGenes, PerturbationKey
 from multipert.errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def preprocess(
-    counts: Annotated[Path, typer.Argument(metavar="COUNTS.h5ad", help="Raw counts.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", metavar="DATA.h5ad", help="Where the log-normalised cells go.")],
+    counts: Annotated[Path, typer.Argument(metavar="COUNTS", help="Raw counts, h5ad or zarr.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DATA", help="Where the log-normalised cells go, h5ad or zarr.")
+    ],
     layer: Annotated[str | None, typer.Option(metavar="NAME", help="Layer that holds the counts.")] = None,
-    min_counts: Annotated[int, typer.Option(help="Drop cells with fewer counts.")] = 500,
-    min_genes: Annotated[int, typer.Option(help="Drop cells with fewer expressed genes.")] = 720,
-    min_cells: Annotated[int, typer.Option(help="Drop genes seen in fewer cells.")] = 100,
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", metavar="RUN", help="Make the cells what the training cells of this run are."),
+    ] = None,
+    min_counts: Annotated[
+        int | None, typer.Option(help="Drop cells with fewer counts: 500, or less for a panel of genes.")
+    ] = None,
+    min_genes: Annotated[
+        int | None, typer.Option(help="Drop cells with fewer expressed genes: 720, or less for a panel.")
+    ] = None,
+    min_cells: Annotated[
+        int | None, typer.Option(help="Drop genes seen in fewer cells: 1 %, between 3 and 100.")
+    ] = None,
     genes: Annotated[int, typer.Option(help="Keep this many of the most variable genes; 0 keeps all.")] = 5000,
+    missing_genes: MissingGenes = "error",
     hold_out: Annotated[
         str | None,
         typer.Option(
             metavar="CONTEXT",
-            help="Choose variable genes without its perturbed cells; needs the keys below.",
+            help="Choose genes and scale without its perturbed cells; needs the keys below.",
         ),
     ] = None,
     perturbation_key: PerturbationKey = None,
@@ -30,26 +46,64 @@ def preprocess(
     dose_key: DoseKey = None,
 ) -> None:
     """Filter cells and genes, normalise to the median total, log1p, keep the most variable genes."""
-    from multipert.data import Keys, check_writable, read_h5ad, training_mask, write_h5ad
+    from multipert.data import (
+        ENDINGS,
+        Keys,
+        check_ending,
+        check_writable,
+        preprocess_like,
+        read_cells,
+        training_mask,
+        write_cells,
+    )
     from multipert.data import preprocess as preprocess_counts
 
-    check_writable(out)
-    cells = read_h5ad(counts)
-    choose_on = None
-    if hold_out is not None:
-        if not context_key:
-            raise InputError("--hold-out names a context: say with --context-key which column of obs holds contexts")
-        keys = Keys(perturbation_key=perturbation_key, control=control, context_key=context_key, dose_key=dose_key)
-        choose_on = training_mask(cells, keys, hold_out)
-    processed = preprocess_counts(
-        cells,
-        min_counts=min_counts,
-        min_genes=min_genes,
-        min_cells=min_cells,
-        n_top_genes=genes or None,
-        layer=layer,
-        choose_on=choose_on,
-    )
-    write_h5ad(processed, out)
-    kept = f"{processed.n_obs:,} of {cells.n_obs:,} cells, {processed.n_vars:,} of {cells.n_vars:,} genes"
-    print(f"{kept}; written to {out}")
+    check_ending(out, ENDINGS)
+    check_writable(out, inputs=[counts])
+    if like is not None:
+        from multipert.models import load
+
+        if hold_out is not None or min_cells is not None:
+            raise InputError("--like keeps the genes of the run: leave out --min-cells and --hold-out")
+        space = load(like).metadata_.space
+        processed = preprocess_like(
+            read_cells(counts),
+            space,
+            missing_genes=missing_genes,
+            min_counts=min_counts,
+            min_genes=min_genes,
+            layer=layer,
+        )
+    else:
+        cells = read_cells(counts)
+        choose_on = None
+        if hold_out is not None:
+            if not context_key:
+                raise InputError("--hold-out names a context: say with --context-key which column of obs holds it")
+            keys = Keys(perturbation_key=perturbation_key, control=control, context_key=context_key, dose_key=dose_key)
+            choose_on = training_mask(cells, keys, hold_out)
+        processed = preprocess_counts(
+            cells,
+            min_counts=min_counts,
+            min_genes=min_genes,
+            min_cells=min_cells,
+            n_top_genes=genes or None,
+            layer=layer,
+            choose_on=choose_on,
+        )
+    write_cells(processed, out)
+    _print_steps(processed)
+    print(f"written to {out}")
+
+
+def _print_steps(processed: "AnnData") -> None:
+    """What each step left."""
+    from multipert.data.scale import UNS
+
+    kept = processed.uns[UNS]
+    steps = kept["steps"]
+    width = max(map(len, steps.index))
+    print(f"{'':{width}}  {'cells':>9}  {'genes':>7}")
+    for step, (cells, genes) in steps.iterrows():
+        print(f"{step:{width}}  {cells:9,}  {genes:7,}")
+    print(f"every cell scaled to a total of {kept['target_sum']:.6g}, then log1p")

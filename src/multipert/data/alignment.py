@@ -1,5 +1,7 @@
-"""Cells handed to a fitted model, brought into the order and form it was trained on."""
+"""Cells handed to a fitted model, brought to the genes, the order and the scale it was trained on."""
 
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +12,20 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from multipert.data.conditions import joint_labels
-from multipert.data.expression import check_log_normalised, take_expression
-from multipert.data.files import read_h5ad
+from multipert.data.expression import are_whole, check_log_normalised, take_expression
+from multipert.data.files import read_cells
+from multipert.data.gene_names import match_names
 from multipert.data.keys import Keys
-from multipert.errors import InputError
+from multipert.data.scale import ExpressionSpace, check_target, read_preprocessing
+from multipert.errors import InputError, InputWarning
 
 _NAMED = 5
+_AS_GIVEN = "log-normalised when given"
 
 
 @dataclass(frozen=True, eq=False)
 class AlignedCells:
-    """Cells, checked, their genes those of a model.
+    """Cells, checked, their genes and their scale those of a model.
 
     Attributes
     ----------
@@ -30,29 +35,41 @@ class AlignedCells:
         The caller's table of cells, as it was.
     context
         (cells,) a number for each context among the cells; all 0 where ``obs`` does not name contexts.
+    filled
+        Genes that the cells lack, taken as zero.
+    scale
+        How the expression came to its scale, in words.
+    notes
+        What the user should know, and was warned of: sentences.
     """
 
     X: sparse.csr_matrix
     obs: pd.DataFrame
     context: NDArray[np.int64]
+    filled: tuple[str, ...]
+    scale: str
+    notes: tuple[str, ...]
 
 
 def read_aligned(
     cells: AnnData | str | Path,
-    genes: tuple[str, ...],
+    space: ExpressionSpace,
     keys: Keys,
     *,
     missing_genes: str = "error",
     controls_only: bool = False,
 ) -> AlignedCells:
-    """Check cells, and bring their genes into the order asked for.
+    """Check cells, and bring them to the genes and the scale of a model.
+
+    Genes are matched by name, or by the column of ``var`` that holds the model's names. Raw counts are normalised as
+    training data were; log-normalised cells are checked to be on their scale.
 
     Parameters
     ----------
     cells
-        The cells, or the path of an h5ad file. The layer of ``keys`` is read where they have it, else ``X``.
-    genes
-        The genes wanted, in order; others are dropped.
+        The cells, or the path of a file. The layer of ``keys`` is read where they have it, else ``X``.
+    space
+        The genes and the scale wanted; other genes are dropped.
     keys
         The columns that name condition and context; the cells may lack either.
     missing_genes
@@ -63,19 +80,25 @@ def read_aligned(
     Raises
     ------
     InputError
-        Genes are missing, cells are not control though all should be, or the expression is not log-normalised.
+        Genes are missing, cells are not control though all should be, counts come to a model that does not know how its
+        expression was made, or the expression is not log-normalised or on another scale.
     """
     if missing_genes not in ("error", "zero"):
         raise InputError(f"missing_genes takes 'error' or 'zero', not {missing_genes!r}")
     path = None if isinstance(cells, AnnData) else Path(cells)
-    adata = cells if isinstance(cells, AnnData) else read_h5ad(cells)
+    adata = cells if isinstance(cells, AnnData) else read_cells(cells)
     try:
         if controls_only:
             _check_control(adata.obs, keys)
         layer = keys.layer if keys.layer in adata.layers else None
         X = take_expression(adata, layer)
-        check_log_normalised(X)
-        X = _align(X, adata.var_names, pd.Index(genes), missing_genes == "zero")
+        genes = pd.Index(space.genes)
+        names, note = match_names(adata.var, genes)
+        X, scale, notes = _on_scale(adata, X, names, space)
+        position = positions(names, genes, zero_missing=missing_genes == "zero")
+        X = select_genes(X, position)
+        if scale is _AS_GIVEN and space.scale is not None:
+            space.scale.check(X, position >= 0)
     except InputError as error:
         if path is None:
             raise
@@ -84,13 +107,48 @@ def read_aligned(
     if all(column in adata.obs for column in keys.context_columns):
         known = adata.obs[list(keys.context_columns)].astype(str)  # cells that nobody named are a group too
         context, _ = joint_labels(known, keys.context_columns, "context key")
-    return AlignedCells(X, adata.obs, context)
+    filled = tuple(genes[position < 0])
+    if note is not None:
+        notes.insert(0, note)
+    if filled:
+        notes.append(f"{len(filled):,} of {len(genes):,} genes are missing and were taken as zero ({_listed(filled)})")
+    for note in notes:
+        warnings.warn(note, InputWarning, stacklevel=3)
+    return AlignedCells(X, adata.obs, context, filled, scale, tuple(notes))
+
+
+def _on_scale(
+    adata: AnnData, X: sparse.csr_matrix, names: pd.Index, space: ExpressionSpace
+) -> tuple[sparse.csr_matrix, str, list[str]]:
+    """Normalise counts as training data were, or make sure that log-normalised cells do not say they are otherwise.
+
+    Returns
+    -------
+    tuple
+        (cells, genes of the file) log-normalised; how it came to its scale; what the user should know.
+    """
+    if X.nnz == 0 or not are_whole(X.data):
+        check_log_normalised(X)
+        check_target(read_preprocessing(adata, X), space.preprocessing)
+        return X, _AS_GIVEN, []
+    how = space.recipe()
+    few = ~how.good_cells(X)
+    notes = (
+        [
+            f"{few.sum():,} of {len(few):,} cells have fewer than {how.min_counts} counts or {how.min_genes} expressed "
+            "genes, and would not have been trained on; they are predicted all the same"
+        ]
+        if few.any()
+        else []
+    )
+    log = how.normalise(X, names, pd.Index(space.genes))
+    return log, f"raw counts, scaled to a total of {how.target_sum:.6g} as in training", notes
 
 
 def _check_control(obs: pd.DataFrame, keys: Keys) -> None:
     """Where the cells say what they are, all must be control: a response added to a response predicts nothing."""
     if keys.perturbation_key is not None:
-        column, control = keys.perturbation_key, keys.control
+        column, control = keys.perturbation_key, str(keys.control)
         other = obs[column].astype(str) != control if column in obs else None
     else:
         column, control = str(keys.dose_key), "0"
@@ -102,21 +160,31 @@ def _check_control(obs: pd.DataFrame, keys: Keys) -> None:
         )
 
 
-def _align(X: sparse.csr_matrix, have: pd.Index, wanted: pd.Index, zero_missing: bool) -> sparse.csr_matrix:
-    position = have.get_indexer(wanted)
+def positions(have: pd.Index, wanted: pd.Index, *, zero_missing: bool) -> NDArray[np.int64]:
+    """(wanted,) where each gene wanted is among those there are; -1 where it is not."""
+    first = pd.Series(np.arange(len(have)), index=have)
+    first = first[~first.index.duplicated()]
+    position = first.reindex(wanted, fill_value=-1).to_numpy(dtype=np.int64)
     missing = wanted[position < 0]
     if len(missing) and not zero_missing:
-        named = ", ".join(map(repr, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
         raise InputError(
-            f"{len(missing)} of the {len(wanted)} genes the model was trained on are missing ({named}): bring them, "
-            "or ask to take them as zero (missing_genes='zero', --missing-genes zero)"
+            f"{len(missing)} of the {len(wanted)} genes the model was trained on are missing ({_listed(missing)}): "
+            "bring them, or ask to take them as zero (missing_genes='zero', --missing-genes zero)"
         )
-    if len(missing) == len(wanted):
-        raise InputError("no gene of the training data is there: names must be of the same kind (symbols, ids)")
-    if len(missing) == 0 and np.array_equal(position, np.arange(len(have))):
+    return position
+
+
+def select_genes(X: sparse.csr_matrix, position: NDArray[np.int64]) -> sparse.csr_matrix:
+    """The columns at ``position``; empty ones where it is -1."""
+    if np.array_equal(position, np.arange(X.shape[1])):
         return X
     X = sparse.hstack([X, sparse.csr_matrix((X.shape[0], 1), dtype=X.dtype)], format="csc")
     # A missing gene's position, -1, is the empty column appended.
     aligned = X[:, position].tocsr()
     aligned.sort_indices()
     return aligned
+
+
+def _listed(genes: Iterable[str]) -> str:
+    some = list(genes)
+    return ", ".join(map(repr, some[:_NAMED])) + (", ..." if len(some) > _NAMED else "")

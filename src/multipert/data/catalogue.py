@@ -16,7 +16,7 @@ from anndata import AnnData
 from multipert.data.conditions import read_conditions
 from multipert.data.downloads import download, no_room
 from multipert.data.expression import take_expression
-from multipert.data.files import atomic_path, read_h5ad, write_text
+from multipert.data.files import atomic_path, read_cells, write_cells, write_text
 from multipert.data.keys import Keys
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
@@ -403,7 +403,7 @@ def _opened(file: Path) -> AnnData:
     try:
         return anndata.read_h5ad(file, backed="r")
     except Exception:  # an old layout, which can be read only whole, or a fault, which reading whole puts into words
-        return read_h5ad(file)
+        return read_cells(file)
 
 
 def _concatenated(files: Sequence[Path]) -> AnnData:
@@ -411,7 +411,7 @@ def _concatenated(files: Sequence[Path]) -> AnnData:
     parts: list[AnnData] = []
     genes = pd.Index([])
     for file in files:
-        cells = read_h5ad(file)
+        cells = read_cells(file)
         try:
             X = take_expression(cells, None)
         except InputError as error:
@@ -440,7 +440,7 @@ def _store(one: Dataset, files: Sequence[Path], cells: AnnData) -> Path:
             if len(files) == 1:
                 shutil.copyfile(files[0], temporary)
             else:
-                cells.write_h5ad(temporary, compression="gzip")
+                write_cells(cells, temporary)
     except OSError as error:
         raise no_room(path.parent, error) from error
     return path

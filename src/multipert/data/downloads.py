@@ -1,6 +1,5 @@
 """One h5ad file over HTTP: resumed where it broke off, checked, and every failure one clear sentence."""
 
-import errno
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from multipert.errors import InputError
+from multipert.errors import InputError, is_disk_full
 
 if TYPE_CHECKING:
     from requests import Response
@@ -79,8 +78,7 @@ def download(url: str, path: Path, *, sha256: str | None, recorded_in: Path, by_
 
 def no_room(folder: Path, error: OSError) -> InputError:
     """Say why a folder of downloads could not be written, and what to do."""
-    # HDF5 hides the number in its message.
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    full = is_disk_full(error)
     what = "the disk is full: make room and run it again" if full else f"{error.strerror or error}: mend that"
     return InputError(f"cannot write in {folder}: {what}, or choose another folder with MULTIPERT_CACHE")
 

@@ -135,6 +135,22 @@ def take_counts(adata: AnnData, layer: str | None, *, own: bool = False) -> spar
     return counts
 
 
+def check_format(matrix: Any) -> None:
+    """Refuse a sparse matrix whose row or column indices cannot be: to work on it could end the process.
+
+    Raises
+    ------
+    InputError
+        What is wrong.
+    """
+    if not sparse.issparse(matrix) or matrix.format not in ("csr", "csc"):
+        return
+    try:
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        raise InputError(f"the sparse matrix is damaged ({error}): write the file again, or copy it anew") from None
+
+
 def are_whole(values: NDArray[np.float32]) -> bool:
     """Whether all values are whole numbers; the first few that are not settle it."""
     return all(bool((block == np.rint(block)).all()) for block in blocks(values))
@@ -183,6 +199,7 @@ def _canonical(matrix: Any, own: bool, dense: bool) -> Matrix:
         matrix = np.asarray(matrix)
         if matrix.dtype == np.float16:  # which scipy does not know
             matrix = matrix.astype(np.float32)
+    check_format(matrix)
     if matrix.dtype.kind not in "fiub":
         raise InputError(f"the expression is of type {matrix.dtype}, not numbers: convert it to float32")
     # What follows works in place, and the caller's matrix is the caller's: copy where conversion does not.

@@ -1,73 +1,99 @@
 """Files in and out: a read that says what is wrong, a write that is whole or not there at all."""
 
+import io
 import os
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anndata
 from anndata import AnnData
 
+from multipert.data.expression import check_format
 from multipert.errors import InputError
 
+ENDINGS = (".h5ad", ".zarr")
+"""What a file of cells may end in."""
 
-def read_h5ad(path: str | Path) -> AnnData:
-    """Read an h5ad file into memory.
+
+def read_cells(path: str | Path) -> AnnData:
+    """Read an h5ad file or a zarr folder, told by its ending, into memory.
 
     Parameters
     ----------
     path
-        The file.
+        Where it is. What does not end in ``.zarr`` is read as h5ad.
 
     Returns
     -------
     AnnData
-        What the file holds.
+        What it holds; every sparse matrix in it is whole.
 
     Raises
     ------
     InputError
-        The file is absent, a folder, may not be read, is no h5ad, or is truncated.
+        It is absent, may not be read, is no file of cells, or is truncated or damaged.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name the h5ad file itself")
+    path = _sane(path)
+    is_zarr = path.suffix == ".zarr"
     try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist: check the path")
+        if is_zarr and not path.is_dir():
+            raise InputError(f"{path} is no zarr folder: write one with adata.write_zarr(path)")
+        if not is_zarr and path.is_dir():
+            raise InputError(f"{path} is a folder: name the h5ad file itself, or a folder that ends in .zarr")
+        if not is_zarr and not path.is_file():
+            raise InputError(f"{path} is no file but a device: name an h5ad file")
         with warnings.catch_warnings():
             # Repeated cell names are allowed, and repeated gene names are refused where they matter.
             warnings.filterwarnings("ignore", message=".*names are not unique")
-            return anndata.read_h5ad(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: check the path") from None
+            adata = anndata.read_zarr(path) if is_zarr else anndata.read_h5ad(path)
+    except InputError:
+        raise
     except PermissionError:
         raise InputError(f"{path} may not be read: check its permissions") from None
     except OSError as error:
         if "signature not found" in str(error):
             raise InputError(f"{path} is no h5ad file: write one with adata.write_h5ad(path)") from None
         raise InputError(f"{path} is truncated or damaged: copy or download it again") from error
-    except Exception as error:  # an HDF5 file of another kind fails wherever anndata first stumbles
-        raise InputError(f"{path} is an HDF5 file but no h5ad: write one with adata.write_h5ad(path)") from error
+    except Exception as error:  # a file of another kind fails wherever anndata first stumbles
+        kind = "a zarr folder but holds no AnnData" if is_zarr else "an HDF5 file but no h5ad"
+        writer = "write_zarr" if is_zarr else "write_h5ad"
+        raise InputError(f"{path} is {kind}, or damaged: write one with adata.{writer}(path)") from error
+    _check_sparse(adata, path)
+    return adata
 
 
-def write_h5ad(adata: AnnData, path: str | Path) -> None:
-    """Write an h5ad file, whole or not at all.
+def write_cells(adata: AnnData, path: str | Path) -> None:
+    """Write an h5ad file or a zarr folder, told by its ending, whole or not at all.
 
     Parameters
     ----------
     adata
         What to write.
     path
-        The file; one already there is replaced.
+        Where; what is there already is replaced.
 
     Raises
     ------
     InputError
-        The path cannot be written.
+        The path ends otherwise, or cannot be written.
+    OSError
+        The disk is full.
     """
-    with atomic_path(path) as temporary:
-        adata.write_h5ad(temporary, compression="gzip")
+    check_ending(path, ENDINGS)
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*zarr v2 data")
+        if temporary.suffix == ".zarr":
+            temporary.unlink()
+            adata.write_zarr(temporary)
+        else:
+            temporary.write_bytes(_as_h5ad(adata))
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -84,25 +110,45 @@ def write_text(path: str | Path, text: str) -> None:
     ------
     InputError
         The path cannot be written.
+    OSError
+        The disk is full.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_writable(path: str | Path) -> None:
+def check_ending(path: str | Path, endings: Sequence[str]) -> None:
+    """Refuse a path that promises another kind of file than will be written.
+
+    Raises
+    ------
+    InputError
+        It ends in none of ``endings``.
+    """
+    if Path(path).suffix not in endings:
+        raise InputError(f"{path} must end in {' or '.join(endings)}: what it holds is told by its ending")
+
+
+def check_writable(path: str | Path, *, inputs: Sequence[str | Path] = ()) -> None:
     """Find out, before the work that would be lost, whether a file can be written.
 
     Parameters
     ----------
     path
         The file to be written later.
+    inputs
+        Files that are read for it, and must not be written over.
 
     Raises
     ------
     InputError
-        The path is a folder, or its folder is absent or not writable.
+        The path is a folder or one of ``inputs``, or its folder is absent or not writable.
     """
-    _claim(Path(path)).unlink()
+    path = Path(path)
+    _claim(path).unlink()
+    for given in inputs:
+        if path.exists() and Path(given).exists() and path.samefile(given):
+            raise InputError(f"{path} is read and would be written over: name another file for the output")
 
 
 @contextmanager
@@ -112,7 +158,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Parameters
     ----------
     path
-        The file to be written; one already there stays as it is until the block ends, and for good if it fails.
+        The file to be written; one already there stays as it is until the block ends, and for good if it fails. The
+        block may put a folder in place of the temporary file.
 
     Yields
     ------
@@ -122,26 +169,73 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        The path is a folder, or its folder is absent or not writable.
+        The path is a folder (but a zarr), or its folder is absent or not writable.
     """
     path = Path(path)
     temporary = _claim(path)
     try:
         yield temporary
-        os.replace(temporary, path)
+        if path.is_dir():  # a zarr folder: only an empty one could be replaced at one stroke
+            old = temporary.with_name(f"{temporary.name}.old")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
     finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
 
 
 def _claim(path: Path) -> Path:
     """Create the temporary file: only trying tells whether a folder can be written."""
-    if path.is_dir():
+    path = _sane(path)
+    if path.is_dir() and path.suffix != ".zarr":
         raise InputError(f"cannot write {path}: it is a folder, name a file in it")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}, create it first")
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}{path.suffix}")
+    temporary = path.with_name(f".{uuid4().hex[:12]}{path.suffix}")
     try:
         temporary.touch(exist_ok=False)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}, choose another folder") from error
     return temporary
+
+
+def _sane(path: str | Path) -> Path:
+    """The path, if a file system can hold it."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        raise InputError(f"{str(path)!r} is no path (it has a null character): check it") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be a file ({error.strerror}): give it another name") from None
+    return Path(path)
+
+
+def _as_h5ad(adata: AnnData) -> memoryview:
+    """The bytes of an h5ad file: made in memory, for HDF5 does not survive a full disk."""
+    import h5py
+
+    adata.strings_to_categoricals()
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        anndata.io.write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
+    return buffer.getbuffer()
+
+
+def _check_sparse(adata: AnnData, path: Path) -> None:
+    """Refuse sparse matrices whose indices point outside of them: to work on one would end the process."""
+    held: list[tuple[str, Any]] = [("X", adata.X)]
+    for name in ("layers", "obsm", "varm", "obsp", "varp"):
+        held += [(f"{name}[{key!r}]", matrix) for key, matrix in getattr(adata, name).items()]
+    if adata.raw is not None:
+        held.append(("raw.X", adata.raw.X))
+    for where, matrix in held:
+        try:
+            check_format(matrix)
+        except InputError as error:
+            raise InputError(f"{path}: {where}: {error}") from None

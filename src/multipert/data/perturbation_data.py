@@ -17,8 +17,9 @@ from scipy import sparse
 
 from multipert.data.conditions import read_conditions
 from multipert.data.expression import blocks, check_log_normalised, take_counts, take_expression
-from multipert.data.files import read_h5ad
+from multipert.data.files import read_cells
 from multipert.data.keys import Keys
+from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing, read_preprocessing
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
@@ -55,6 +56,8 @@ class PerturbationData:
         Where all this was read.
     counts
         (cells, genes) float32, the raw counts; none without a counts layer.
+    preprocessing
+        How the expression was made from counts, where the file or its totals tell.
     """
 
     X: sparse.csr_matrix
@@ -69,6 +72,7 @@ class PerturbationData:
     covariate: NDArray[np.int64]
     keys: Keys
     counts: sparse.csr_matrix | None = None
+    preprocessing: Preprocessing | None = None
 
     @classmethod
     def from_anndata(
@@ -138,11 +142,12 @@ class PerturbationData:
             As :meth:`from_anndata`.
         """
         path = None if isinstance(source, AnnData) else source
-        adata = source if isinstance(source, AnnData) else read_h5ad(source)
+        adata = source if isinstance(source, AnnData) else read_cells(source)
         try:
             found = read_conditions(adata.obs, keys)
             X = take_expression(adata, keys.layer, own=path is not None)
             check_log_normalised(X)
+            preprocessing = read_preprocessing(adata, X)
             counts = None if keys.counts_layer is None else take_counts(adata, keys.counts_layer, own=path is not None)
         except InputError as error:
             if path is None:
@@ -161,6 +166,7 @@ class PerturbationData:
             covariate=found.covariate,
             keys=keys,
             counts=counts,
+            preprocessing=preprocessing,
         )
 
     @property
@@ -197,6 +203,11 @@ class PerturbationData:
             for block in blocks(values):
                 digest.update(block.astype(width).tobytes())
         return digest.hexdigest()
+
+    def expression_space(self, rows: NDArray[np.int64]) -> ExpressionSpace:
+        """The genes and the scale of the cells at ``rows`` (chosen,), those a model is trained on."""
+        group = self.condition[rows] * len(self.contexts) + self.context[rows]
+        return ExpressionSpace(tuple(self.genes), self.preprocessing, ExpressionScale.of(self.X[rows], group))
 
     def rows(
         self, *, condition: str | None = None, context: str | None = None, covariate: str | None = None

@@ -1,23 +1,32 @@
 """From raw counts to log-normalised expression of the variable genes."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import sparse
 
+from multipert.data.alignment import positions, select_genes
 from multipert.data.conditions import read_conditions
 from multipert.data.expression import take_counts
+from multipert.data.gene_names import match_names
 from multipert.data.keys import Keys
+from multipert.data.scale import UNS, ExpressionSpace, Preprocessing
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
+
+_TRANSCRIPTOME = 10_000
+"""Genes from which on a file is no panel."""
 
 
 def preprocess(
     adata: AnnData,
     *,
-    min_counts: int = 500,
-    min_genes: int = 720,
-    min_cells: int = 100,
+    min_counts: int | None = None,
+    min_genes: int | None = None,
+    min_cells: int | None = None,
     n_top_genes: int | None = 5000,
     layer: str | None = None,
     choose_on: NDArray[np.bool_] | None = None,
@@ -33,56 +42,180 @@ def preprocess(
     adata
         (cells, genes) raw counts; left as it is.
     min_counts, min_genes
-        What a cell must have to stay.
+        What a cell must have to stay: by default 500 counts and 720 expressed genes, as in the study; of fewer than
+        10,000 genes, as many fewer: 50 and 72 of 1,000. What is not given may cost no more than half of the cells.
     min_cells
-        How many of these cells a gene must be seen in to stay.
+        How many of these cells a gene must be seen in to stay: by default one in a hundred, but no fewer than 3 and no
+        more than 100, as in the study.
     n_top_genes
         How many variable genes to keep; all, if none.
     layer
         The layer that holds the counts, in place of ``X``.
     choose_on
-        (cells of ``adata``,) which cells the variable genes are chosen on (see :func:`training_mask`); all, if none.
+        (cells of ``adata``,) the cells that decide what is learnt from cells: which genes are seen often enough, the
+        median total, the variable genes (see :func:`training_mask`); all, if none.
 
     Returns
     -------
     AnnData
-        (kept cells, kept genes): ``X`` sparse float32, ``layers["counts"]`` the counts, ``obs`` and ``var`` as given.
+        (kept cells, kept genes): ``X`` sparse float32, ``layers["counts"]`` the counts, ``obs`` and ``var`` as given,
+        and under ``uns["multipert_preprocessing"]`` what was done, by which a model trained on these cells brings
+        others to their scale; ``steps`` there says how many cells and genes each step left.
 
     Raises
     ------
     InputError
-        The values are no counts, ``choose_on`` does not fit, or a filter leaves nothing.
+        The values are no counts, ``choose_on`` does not fit, or a filter leaves nothing, or less than half of the cells
+        though it was not asked for.
     """
-    import scanpy as sc  # takes seconds to import, and only this function needs it
-
     counts = take_counts(adata, layer)
     chosen = np.ones(adata.n_obs, dtype=bool) if choose_on is None else np.asarray(choose_on)
     if chosen.shape != (adata.n_obs,) or chosen.dtype != bool:
         raise InputError(f"choose_on must hold one true or false for each of the {adata.n_obs} cells")
+    part = min(1.0, adata.n_vars / _TRANSCRIPTOME)
+    least = _Least(round(500 * part), round(720 * part)).with_given(min_counts, min_genes)
+    min_cells = min(100, max(3, int(chosen.sum()) // 100)) if min_cells is None else min_cells
 
-    has_counts, total = sc.pp.filter_cells(counts, min_counts=min_counts)
-    has_genes, n_genes = sc.pp.filter_cells(counts, min_genes=min_genes)
-    cells = has_counts & has_genes
-    if not cells.any():
-        raise InputError(
-            f"no cell has {min_counts} counts and {min_genes} expressed genes (the median cell has "
-            f"{np.median(total):g} and {np.median(n_genes):g}): lower min_counts or min_genes"
-        )
-    counts = counts[cells]
-    genes, n_cells = sc.pp.filter_genes(counts, min_cells=min_cells)
-    if not genes.any():
-        raise InputError(f"no gene is seen in {min_cells} cells (at most in {n_cells.max():g}): lower min_cells")
-    counts = counts[:, genes]
-
-    result = AnnData(counts.copy(), obs=adata.obs[cells].copy(), var=adata.var[genes].copy(), layers={"counts": counts})
-    sc.pp.normalize_total(result)
-    sc.pp.log1p(result)
-    if n_top_genes is None or n_top_genes >= result.n_vars:
-        return result
-    if not chosen[cells].any():
+    steps = _Steps(counts.shape)
+    cells = _good_cells(counts, least, steps)
+    counts, chosen = counts[cells], chosen[cells]
+    if not chosen.any():
         raise InputError("no cell that choose_on names is left after filtering: lower min_counts or min_genes")
-    variable: pd.DataFrame = sc.pp.highly_variable_genes(result[chosen[cells]], n_top_genes=n_top_genes, inplace=False)
-    return result[:, variable["highly_variable"].to_numpy()].copy()
+    seen_in = counts[chosen].getnnz(axis=0)
+    seen = seen_in >= min_cells
+    if not seen.any():
+        raise InputError(f"no gene is seen in {min_cells} cells (at most in {seen_in.max()}): lower min_cells")
+    counts, var = counts[:, seen], adata.var[seen]
+    steps.add(f"genes seen in {min_cells} cells", counts.shape)
+
+    target = float(np.median(np.asarray(counts[chosen].sum(axis=1)).ravel()))
+    how = Preprocessing(target, tuple(var.index), least.counts, least.genes)
+    X = how.normalise(counts, var.index, var.index)
+    result = AnnData(X, obs=adata.obs[cells].copy(), var=var.copy(), layers={"counts": counts})
+    if n_top_genes is not None and n_top_genes < result.n_vars:
+        result = result[:, _variable(result[chosen], n_top_genes)].copy()
+        steps.add(f"the {n_top_genes} most variable genes", result.shape)
+    result.uns[UNS] = how.to_uns() | {"steps": steps.table()}
+    return result
+
+
+def preprocess_like(
+    adata: AnnData,
+    space: ExpressionSpace,
+    *,
+    missing_genes: str = "error",
+    min_counts: int | None = None,
+    min_genes: int | None = None,
+    layer: str | None = None,
+) -> AnnData:
+    """Make raw counts what they would have become among the training cells of a model.
+
+    Parameters
+    ----------
+    adata
+        (cells, genes) raw counts, genes in any order and by any name that ``var`` holds; left as it is.
+    space
+        The model's genes, and how its training cells were made.
+    missing_genes
+        What to do when a gene is missing: ``"error"`` refuses, ``"zero"`` takes it as zero in every cell.
+    min_counts, min_genes
+        What a cell must have to stay, if not what training cells had to have.
+    layer
+        The layer that holds the counts, in place of ``X``.
+
+    Returns
+    -------
+    AnnData
+        (kept cells, the model's genes), as of :func:`preprocess`.
+
+    Raises
+    ------
+    InputError
+        The values are no counts, genes are missing, the model does not know how its cells were made, or less than half
+        of the cells are good enough, though that was not asked for.
+    """
+    how = space.recipe()
+    counts = take_counts(adata, layer)
+    genes = pd.Index(space.genes)
+    names, note = match_names(adata.var, genes)
+    position = positions(names, genes, zero_missing=missing_genes == "zero")
+    steps = _Steps(counts.shape)
+    least = _Least(how.min_counts or 0, how.min_genes or 0).with_given(min_counts, min_genes)
+    cells = _good_cells(counts, least, steps)
+    counts = counts[cells]
+    X = select_genes(how.normalise(counts, names, genes), position)
+    steps.add("the genes of the run" + (f" ({note})" if note else ""), X.shape)
+    result = AnnData(
+        X, obs=adata.obs[cells].copy(), var=pd.DataFrame(index=genes), layers={"counts": select_genes(counts, position)}
+    )
+    result.uns[UNS] = how.to_uns() | {"steps": steps.table()}
+    return result
+
+
+@dataclass
+class _Steps:
+    """How many cells and genes each step left."""
+
+    given: tuple[int, int]
+    done: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def add(self, step: str, shape: tuple[int, int]) -> None:
+        self.done.append((step, *shape))
+
+    def table(self) -> pd.DataFrame:
+        rows = [("as given", *self.given), *self.done]
+        return pd.DataFrame([row[1:] for row in rows], columns=["cells", "genes"], index=[row[0] for row in rows])
+
+
+@dataclass(frozen=True)
+class _Least:
+    """What a cell must have to stay, and which of it the user asked for."""
+
+    counts: int
+    genes: int
+    asked: frozenset[str] = frozenset()
+
+    def with_given(self, min_counts: int | None, min_genes: int | None) -> "_Least":
+        given = {"min_counts": min_counts, "min_genes": min_genes}
+        return _Least(
+            self.counts if min_counts is None else min_counts,
+            self.genes if min_genes is None else min_genes,
+            frozenset(name for name, value in given.items() if value is not None),
+        )
+
+
+def _good_cells(counts: sparse.csr_matrix, least: _Least, steps: _Steps) -> NDArray[np.bool_]:
+    """(cells,) which cells stay; a loss of more than half that nobody asked for is refused, naming its cause."""
+    total, n_genes = np.asarray(counts.sum(axis=1)).ravel(), counts.getnnz(axis=1)
+    has_counts, has_genes = total >= least.counts, n_genes >= least.genes
+    good = np.asarray(has_counts & has_genes)
+    steps.add(f"cells with {least.counts} counts", (int(has_counts.sum()), counts.shape[1]))
+    steps.add(f"cells with {least.genes} expressed genes", (int(good.sum()), counts.shape[1]))
+    # The cause is what leaves fewest, and whatever alone leaves less than half.
+    fewest = min(has_counts.sum(), has_genes.sum())
+    causes = {
+        option: f"{option}={limit} leaves {has.sum():,} (the median cell has {np.median(value):,.0f})"
+        for option, limit, has, value in (
+            ("min_counts", least.counts, has_counts, total),
+            ("min_genes", least.genes, has_genes, n_genes),
+        )
+        if has.sum() == fewest or 2 * has.sum() < len(has)
+    }
+    if not good.any() or (2 * good.sum() < len(good) and not least.asked >= causes.keys()):
+        meant = "" if not good.any() else ", or give it yourself if that loss is meant"
+        raise InputError(
+            f"only {good.sum():,} of {len(good):,} cells would stay: {' and '.join(causes.values())}; "
+            f"lower {' and '.join(causes)}{meant}"
+        )
+    return good
+
+
+def _variable(training: AnnData, n_top_genes: int) -> NDArray[np.bool_]:
+    """(genes,) the most variable ones among log-normalised training cells."""
+    import scanpy as sc  # takes seconds to import, and only this function needs it
+
+    table: pd.DataFrame = sc.pp.highly_variable_genes(training, n_top_genes=n_top_genes, inplace=False)
+    return table["highly_variable"].to_numpy(dtype=bool)
 
 
 def training_mask(adata: AnnData, keys: Keys, held_out: str) -> NDArray[np.bool_]:

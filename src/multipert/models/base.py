@@ -18,7 +18,8 @@ from anndata import AnnData
 from scipy.sparse import csr_matrix
 
 from multipert.data import Keys, PerturbationData, Split, did_you_mean, leave_context_out, train_on_everything
-from multipert.data.alignment import read_aligned
+from multipert.data.alignment import AlignedCells, read_aligned
+from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing
 from multipert.errors import InputError
 from multipert.models.parameters import DEFAULT, NoParameters, documentation, resolve, signature
 from multipert.models.run_folder import FittedModel, check_free, write_run
@@ -53,6 +54,10 @@ class FitMetadata:
         The context whose perturbed cells training did not see.
     fingerprint
         Of the data.
+    preprocessing
+        How raw counts become expression as in the data; none where that is not known.
+    scale
+        What totals the training cells have.
     """
 
     genes: tuple[str, ...]
@@ -62,10 +67,13 @@ class FitMetadata:
     keys: Keys
     held_out: str | None
     fingerprint: str
+    preprocessing: Preprocessing | None
+    scale: ExpressionScale | None
 
     @classmethod
     def of(cls, data: PerturbationData, split: Split) -> Self:
         """The metadata of a fit to ``data``."""
+        space = data.expression_space(np.concatenate([split.train, split.validation]))
         return cls(
             tuple(data.genes),
             data.conditions,
@@ -74,7 +82,14 @@ class FitMetadata:
             data.keys,
             split.held_out,
             data.fingerprint,
+            space.preprocessing,
+            space.scale,
         )
+
+    @property
+    def space(self) -> ExpressionSpace:
+        """The genes and the scale of the model's expression."""
+        return ExpressionSpace(self.genes, self.preprocessing, self.scale)
 
     def check_condition(self, name: str, known: tuple[str, ...]) -> None:
         """Refuse a name that is not among ``known``, and say which are."""
@@ -92,6 +107,8 @@ class FitMetadata:
             Keys(**text["keys"]),
             text["held_out"],
             text["fingerprint"],
+            None if text["preprocessing"] is None else Preprocessing.from_mapping(text["preprocessing"]),
+            None if text["scale"] is None else ExpressionScale(**text["scale"]),
         )
 
 
@@ -274,8 +291,9 @@ class Model(ABC):
         Parameters
         ----------
         controls
-            Log-normalised control cells of any context, seen in training or not, or an h5ad file of them. Genes are
-            matched by name.
+            Control cells of any context, seen in training or not, or an h5ad or zarr file of them: raw counts, which
+            are normalised as training data were, or log-normalised cells on the same scale. Genes are matched by name,
+            or by the column of ``var`` that holds the model's names.
         perturbation
             One of :attr:`perturbations`, a list of them, or ``"all"``.
         missing_genes
@@ -288,17 +306,17 @@ class Model(ABC):
             One predicted cell for each control cell, in their order: ``X`` (cells, genes) float32, nothing negative,
             genes in the order of the training data; ``obs`` of the control cells, their condition column set to the
             perturbation. Of several, all cells under the first, then all under the second, and so on: their names are
-            ``cell-perturbation``.
+            ``cell-perturbation``. ``uns["multipert"]`` says what made them, and what there is to know of the input.
 
         Raises
         ------
         InputError
             If the model is not fitted, a perturbation is unknown or named twice, genes are missing, or the cells are
-            not log-normalised control cells.
+            no control cells, on another scale than training, or counts that it cannot tell how to normalise.
         """
         metadata = self._fitted()
         names = self._named(perturbation)
-        cells = read_aligned(controls, metadata.genes, metadata.keys, missing_genes=missing_genes, controls_only=True)
+        cells = read_aligned(controls, metadata.space, metadata.keys, missing_genes=missing_genes, controls_only=True)
         X = np.empty((len(names), *cells.X.shape), dtype=np.float32)
         for under, name in zip(X, names, strict=True):
             np.maximum(self._predict(cells.X, cells.context, metadata.conditions.index(name)), 0, out=under)
@@ -309,7 +327,9 @@ class Model(ABC):
         for column in metadata.labels[names[0]]:
             labels = np.repeat([metadata.labels[name][column] for name in names], n_cells)
             obs = obs.assign(**{column: pd.Categorical(labels) if labels.dtype.kind == "U" else labels})
-        return AnnData(X.reshape(-1, X.shape[-1]), obs=obs, var=pd.DataFrame(index=pd.Index(metadata.genes)))
+        var = pd.DataFrame(index=pd.Index(metadata.genes))
+        uns = {"multipert": self._provenance(cells, names)}
+        return AnnData(X.reshape(-1, X.shape[-1]), obs=obs, var=var, uns=uns)
 
     def _named(self, perturbation: str | Sequence[str]) -> list[str]:
         """The names of the perturbations asked for."""
@@ -322,6 +342,19 @@ class Model(ABC):
         if not names or len(set(names)) < len(names):
             raise InputError(f"name one perturbation or several, each once, not {names}")
         return names
+
+    def _provenance(self, cells: AlignedCells, perturbations: Sequence[str]) -> dict[str, Any]:
+        """What a prediction keeps of how it was made, in types that h5ad and zarr can hold."""
+        return {
+            "model": repr(self),
+            "version": importlib.metadata.version("multipert"),
+            "data_fingerprint": self.metadata_.fingerprint,
+            "held_out": self.metadata_.held_out or "",
+            "perturbations": np.array(perturbations, dtype=object),
+            "genes_filled": np.array(cells.filled, dtype=object),
+            "scale": cells.scale,
+            "warnings": np.array(cells.notes, dtype=object),
+        }
 
     def training_data(self, adata: AnnData | str | Path) -> tuple[PerturbationData, Split]:
         """Read again the data the model was fitted to, and its split.

@@ -271,8 +271,7 @@ def mean_shifts(data: PerturbationData, rows: Rows) -> Floats:
         total += weight[..., None] * np.nan_to_num(shift)
         n_cells += weight
     total[n_cells == 0] = np.nan
-    shifts: Floats = (total / np.maximum(n_cells, 1)[..., None]).astype(np.float32)
-    return shifts
+    return (total / np.maximum(n_cells, 1)[..., None]).astype(np.float32)
 
 
 def positive_values(data: PerturbationData, rows: Rows) -> Arrays:

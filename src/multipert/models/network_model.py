@@ -87,7 +87,7 @@ class NetworkModel(Model):
             If the model is not fitted or has no latent space, or the cells cannot be read.
         """
         metadata = self._fitted()
-        cells = read_aligned(adata, metadata.genes, metadata.keys, missing_genes=missing_genes)
+        cells = read_aligned(adata, metadata.space, metadata.keys, missing_genes=missing_genes)
         return self._in_batches(cells.X, lambda x: self._encode(self.network_, x))
 
     def _encode(self, network: Any, x: SparseBatch) -> Tensor:

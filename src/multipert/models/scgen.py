@@ -186,7 +186,7 @@ class LatentArithmetic(OneForEach):
         perturbation = metadata.conditions[1] if perturbation is None else perturbation
         metadata.check_condition(perturbation, metadata.conditions[1:])
         network = self._serving(metadata.conditions.index(perturbation))
-        cells = read_aligned(adata, metadata.genes, metadata.keys, missing_genes=missing_genes)
+        cells = read_aligned(adata, metadata.space, metadata.keys, missing_genes=missing_genes)
         return self._in_batches(cells.X, network.encode)
 
 

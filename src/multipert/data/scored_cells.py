@@ -22,7 +22,7 @@ from multipert.data.expression import (
     stored_values,
     take_expression,
 )
-from multipert.data.files import read_h5ad
+from multipert.data.files import read_cells
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
@@ -260,7 +260,7 @@ def _read(source: Source, role: Role, key: str | None, perturbation: str) -> Sco
         raise InputError(f"{name} are of type {type(source).__name__}: give an AnnData or the path of an h5ad file")
     path = None if isinstance(source, AnnData) else Path(source)
     try:
-        adata = source if isinstance(source, AnnData) else read_h5ad(Path(source))
+        adata = source if isinstance(source, AnnData) else read_cells(Path(source))
         below_zero = ROUNDING_BELOW_ZERO if role == "predicted" else 0.0
         X = take_expression(adata, None, own=path is not None, dense=True, below_zero=below_zero)
         check_log_normalised(X)

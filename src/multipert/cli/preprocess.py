@@ -92,18 +92,19 @@ def preprocess(
             choose_on=choose_on,
         )
     write_cells(processed, out)
-    _print_steps(processed)
-    print(f"written to {out}")
+    print(f"{_steps(processed)}; written to {out}")
 
 
-def _print_steps(processed: "AnnData") -> None:
-    """What each step left."""
+def _steps(processed: "AnnData") -> str:
+    """What each step left, and a sentence on what is left of all."""
     from multipert.data.scale import UNS
 
-    kept = processed.uns[UNS]
-    steps = kept["steps"]
+    done = processed.uns[UNS]
+    steps = done["steps"]
     width = max(map(len, steps.index))
-    print(f"{'':{width}}  {'cells':>9}  {'genes':>7}")
-    for step, (cells, genes) in steps.iterrows():
-        print(f"{step:{width}}  {cells:9,}  {genes:7,}")
-    print(f"every cell scaled to a total of {kept['target_sum']:.6g}, then log1p")
+    lines = [f"{'':{width}}  {'cells':>9}  {'genes':>7}"]
+    lines += [f"{step:{width}}  {cells:9,}  {genes:7,}" for step, (cells, genes) in steps.iterrows()]
+    lines.append(f"every cell scaled to a total of {done['target_sum']:.6g}, then log1p")
+    (cells, genes), (all_cells, all_genes) = steps.iloc[-1], steps.iloc[0]
+    lines.append(f"{cells:,} of {all_cells:,} cells, {genes:,} of {all_genes:,} genes")
+    return "\n".join(lines)

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from multipert.data import Keys, PerturbationData, read_h5ad
+from multipert.data import Keys, PerturbationData, read_cells
 from multipert.data.expression import Floats, Matrix
 from multipert.errors import InputError
 from multipert.evaluation.populations import Population
@@ -165,7 +165,7 @@ def check(
             raise InputError("nothing says what the contexts are: give context_key, the column of obs that names them")
         path = None if not isinstance(data, str | Path) else Path(data)
         name = name or (path.stem if path else None)
-        adata = read_h5ad(path) if path is not None else data
+        adata = read_cells(path) if path is not None else data
         chosen = list(_chosen_genes(adata))
         keys = Keys(
             perturbation_key=perturbation_key,

@@ -47,6 +47,10 @@ class Registry(Mapping[str, T]):
             )
         self._known[name] = thing
 
+    def remove(self, name: str) -> None:
+        """Forget a thing that was entered, if it was."""
+        self._known.pop(name, None)
+
     def find(self, name: str) -> T:
         """The thing called ``name``.
 
@@ -58,6 +62,22 @@ class Registry(Mapping[str, T]):
         if name not in self:
             raise InputError(f"there is no {self.kind} {name!r}; {did_you_mean(name, self)}")
         return self[name]
+
+    def loaded(self) -> tuple[dict[str, T], list[InputError]]:
+        """All that there is, and why the rest cannot be loaded: somebody's broken package must not hide ours."""
+        found, faults = {}, []
+        for name in self:
+            try:
+                found[name] = self[name]
+            except InputError as error:
+                faults.append(error)
+        return found, faults
+
+    @property
+    def ours(self) -> list[str]:
+        """The names without those that installed packages announce: what is meant where nobody names any."""
+        announced = self._announced()
+        return [name for name in self._known if name not in announced]
 
     def __getitem__(self, name: str) -> T:
         if name not in self._known:
@@ -93,5 +113,6 @@ class Registry(Mapping[str, T]):
 
 
 def _origin(thing: object) -> str:
-    """Where a thing was defined."""
-    return f"{getattr(thing, '__module__', type(thing).__module__)}.{getattr(thing, '__qualname__', repr(thing))}"
+    """Where a thing, or the function that it holds, was defined."""
+    defined = getattr(thing, "function", thing)
+    return f"{getattr(defined, '__module__', None)}.{getattr(defined, '__qualname__', repr(defined))}"

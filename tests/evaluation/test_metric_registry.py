@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
 from evaluation.conftest import Cells
+from multipert.errors import InputError
 from multipert.evaluation import METRICS, evaluate, metric, metric_of_several
 from multipert.evaluation.populations import Comparison
 from multipert.evaluation.registry import choose
@@ -43,10 +44,15 @@ def test_shortfall_turns_every_direction_so_that_low_is_good() -> None:
     np.testing.assert_array_equal(METRICS["variance_ratio"].shortfall(np.array([0.5, 1.5])), [0.5, 0.5])
 
 
-def test_third_parties_add_metrics(made: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(METRICS):
-        monkeypatch.setitem(METRICS, name, METRICS[name])
+def make_other(name: str) -> Callable[[Comparison], float]:
+    def other(comparison: Comparison) -> float:
+        return 0.0
 
+    other.__name__ = name
+    return other
+
+
+def test_third_parties_add_metrics(made: Cells) -> None:
     @metric(better="low", range=(0, 1e9), meaning="number of predicted cells", source="test")
     def n_predicted(comparison: Comparison) -> float:
         return float(comparison.predicted.n_cells)
@@ -58,7 +64,9 @@ def test_third_parties_add_metrics(made: Cells, monkeypatch: pytest.MonkeyPatch)
     try:
         assert evaluate(**made.named())["n_predicted"] == made.predicted.n_obs
         assert [entry.name for entry in choose(None, several=True)][-1] == "n_perturbations"
-        with pytest.raises(ValueError, match="already"):
-            metric(better="low", range=(0, 1), meaning="again", source="test")(n_predicted)
+        other = make_other("n_predicted")
+        with pytest.raises(InputError, match="there are two metrics called 'n_predicted'"):
+            metric(better="low", range=(0, 1), meaning="another", source="test")(other)
     finally:
-        del METRICS["n_predicted"], METRICS["n_perturbations"]
+        METRICS.remove("n_predicted")
+        METRICS.remove("n_perturbations")

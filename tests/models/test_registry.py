@@ -31,7 +31,7 @@ def mine() -> Iterator[Any]:
         presets: ClassVar = {"bold": {"added": 2.0}}
 
     yield Mine
-    del MODELS._known["mine"]
+    MODELS.remove("mine")
 
 
 def test_another_model_is_configured_as_ours_are(mine: Any) -> None:

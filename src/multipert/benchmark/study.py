@@ -250,7 +250,7 @@ def _seeds(file: _Table) -> tuple[int, ...]:
 
 
 def _metrics(file: _Table) -> tuple[str, ...]:
-    metrics = file.values.get("metrics", list(METRICS))
+    metrics = file.values.get("metrics", METRICS.ours)
     for index, name in enumerate(metrics):
         if name not in METRICS:
             raise file.error(f"there is no metric {name!r}; {did_you_mean(name, METRICS)}", "metrics", index)

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from multipert.errors import InputError
-
 
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One, in full.", show_default=False)] = None,
@@ -18,14 +16,11 @@ def models(
 
     if name is None:
         rows = [("model", "family", "conditions on", "presets", "paper")]
-        for known in MODELS:
-            try:
-                one = MODELS[known]
-            except InputError as error:  # another package's model must not hide ours
-                print(f"multipert: {error}", file=sys.stderr)
-                continue
-            rows.append((one.name, one.family, one.serves, ", ".join(preset_names(one)), one.source))
+        found, faults = MODELS.loaded()
+        rows += [(one.name, one.family, one.serves, ", ".join(preset_names(one)), one.source) for one in found.values()]
         _print_aligned(rows)
+        for fault in faults:
+            print(f"multipert: {fault}", file=sys.stderr)
         print("\n`multipert models NAME` prints what one does and assumes, its loss and its parameters.")
         return
     model = model_class(name)

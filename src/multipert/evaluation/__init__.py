@@ -3,12 +3,14 @@
 from multipert.evaluation.bounds import between_bounds, bounds, scorecard
 from multipert.evaluation.data_check import DataCheck, check
 from multipert.evaluation.metrics import STUDY
+from multipert.evaluation.populations import Comparison
 from multipert.evaluation.registry import METRICS, Metric, metric, metric_of_several
 from multipert.evaluation.scoring import evaluate, evaluate_many
 
 __all__ = [
     "METRICS",
     "STUDY",
+    "Comparison",
     "DataCheck",
     "Metric",
     "between_bounds",

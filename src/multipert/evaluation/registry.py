@@ -11,6 +11,7 @@ import numpy as np
 from multipert.data.expression import Floats
 from multipert.errors import InputError
 from multipert.evaluation.populations import Comparison
+from multipert.registry import Registry
 
 Better: TypeAlias = Literal["high", "low", "one"]
 Space: TypeAlias = Literal["genes", "components"]
@@ -69,8 +70,8 @@ class Metric:
         return -scores if self.better == "high" else scores
 
 
-METRICS: dict[str, Metric] = {}
-"""Every metric by name, in the order of the tables."""
+METRICS: Registry[Metric] = Registry("metric", "multipert.metrics")
+"""Every metric by name, in the order of the tables; then those of installed packages."""
 
 
 def metric(
@@ -88,13 +89,13 @@ def metric(
 
     Raises
     ------
-    ValueError
+    InputError
         A metric of that name is there already.
     """
 
     def enter(function: ScoreOne) -> ScoreOne:
         entry = Metric(function.__name__, function, better, range, meaning, source, space, False, group, ratio, caveat)
-        _enter(entry)
+        METRICS.add(entry.name, entry)
         return function
 
     return enter
@@ -106,16 +107,11 @@ def metric_of_several(
     """Enter a function of all perturbations (one comparison each, one score each) as a metric."""
 
     def enter(function: ScoreSeveral) -> ScoreSeveral:
-        _enter(Metric(function.__name__, function, better, range, meaning, source, several=True))
+        entry = Metric(function.__name__, function, better, range, meaning, source, several=True)
+        METRICS.add(entry.name, entry)
         return function
 
     return enter
-
-
-def _enter(entry: Metric) -> None:
-    if entry.name in METRICS:
-        raise ValueError(f"There is a metric named {entry.name!r} already.")
-    METRICS[entry.name] = entry
 
 
 def choose(names: Iterable[str] | None, *, several: bool) -> list[Metric]:
@@ -124,7 +120,7 @@ def choose(names: Iterable[str] | None, *, several: bool) -> list[Metric]:
     Parameters
     ----------
     names
-        Names, in the order wanted.
+        Names, in the order wanted; by default ours, not those of other packages.
     several
         Whether several perturbations are at hand.
 
@@ -134,7 +130,8 @@ def choose(names: Iterable[str] | None, *, several: bool) -> list[Metric]:
         An unknown name, or a metric that needs several perturbations where there is one.
     """
     if names is None:
-        return [entry for entry in METRICS.values() if several or not entry.several]
+        ours = (METRICS[name] for name in METRICS.ours)
+        return [entry for entry in ours if several or not entry.several]
     names = list(dict.fromkeys(names))
     if unknown := [name for name in names if name not in METRICS]:
         raise InputError(f"there is no metric named {', '.join(unknown)}: choose among {', '.join(METRICS)}")

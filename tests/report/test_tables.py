@@ -3,52 +3,15 @@
 import io
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from multipert.errors import InputError
 from multipert.evaluation import STUDY
-from multipert.models import MODELS
 from multipert.report import study_table
-from multipert.report.published import PRINTED, compare, published_table
 from report.study_by_hand import card, eight_doses, one_perturbation, study
 
 QUALITY = {"mtae": 0.8, "no-change": 0.0, "mean-shift": 0.5}
-
-
-def test_the_published_tables_are_read_under_the_names_of_the_registry() -> None:
-    kang = published_table("kang")
-    assert kang.loc["mtae", "degs"] == 75.714
-    assert kang.loc["scvidr", "mmd"] == 0.182
-    assert kang.loc["scvidr", "printed"] == "vidrSingle"
-    assert published_table("nault").loc["scvidr-dose", "edistance"] == 9.295
-    assert published_table("hagai").loc["scgen", "wasserstein"] == 1.576
-    for name in ("kang", "nault", "hagai"):
-        table = published_table(name)
-        assert list(table.columns) == ["printed", *STUDY]
-        # With the columns under their right names, the E-distance is the squared distance of the means; rounding and
-        # the mean over contexts leave a little.
-        assert np.allclose(table["edistance"], table["mmd"])
-    assert set(PRINTED.values()) <= set(MODELS)
-
-
-@pytest.mark.parametrize(
-    ("metric", "ours", "spread", "published", "verdict"),
-    [
-        ("degs", 75.0, np.nan, 75.7, "agrees"),
-        ("degs", 50.0, np.nan, 75.7, "worse"),
-        ("degs", 90.0, np.nan, 75.7, "better"),
-        ("mmd", 0.9, np.nan, 0.2, "worse"),
-        ("mmd", 0.1, np.nan, 0.2, "better"),
-        ("mmd", 0.1, 0.06, 0.2, "agrees"),
-        ("mmd", np.inf, np.nan, 0.2, "unknown"),
-    ],
-)
-def test_ours_and_theirs_are_compared_by_what_is_better(
-    metric: str, ours: float, spread: float, published: float, verdict: str
-) -> None:
-    assert compare(metric, ours, spread, published).verdict == verdict
 
 
 def test_csv_is_tidy_and_unrounded() -> None:
@@ -117,5 +80,5 @@ def test_without_trials_there_is_still_a_table(format: str) -> None:
 
 
 def test_another_format_is_refused() -> None:
-    with pytest.raises(InputError, match="no table format 'docx': choose from md, csv, latex"):
+    with pytest.raises(InputError, match="no table format 'docx': choose from md, csv, latex, runs"):
         study_table(study(quality=QUALITY, seeds=(1,)), "docx")

@@ -20,6 +20,7 @@ class Format(StrEnum):
     MD = "md"
     CSV = "csv"
     LATEX = "latex"
+    RUNS = "runs"
 
 
 def report(
@@ -28,7 +29,9 @@ def report(
         typer.Argument(metavar="DIR", help="Directory of a benchmark, or run folder of a fit with --hold-out."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="REPORT", help="Where the page or table goes.")],
-    format_: Annotated[Format, typer.Option("--format", help="A page, or its tables for a paper.")] = Format.HTML,
+    format_: Annotated[
+        Format, typer.Option("--format", help="A page, its tables for a paper, or each trial beside the published run.")
+    ] = Format.HTML,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DATA.h5ad", help="The cells a run was fitted to.")
     ] = None,

@@ -8,6 +8,7 @@ from multipert.benchmark import StudyResults
 from multipert.errors import InputError
 from multipert.evaluation import METRICS, STUDY
 from multipert.report.numbers import ARROWS, DASH
+from multipert.report.published import beside_runs
 from multipert.report.summary import CEILING, FLOOR, DatasetSummary, summaries
 from multipert.report.tables import Cell, Entry, leaderboard
 
@@ -21,19 +22,34 @@ def study_table(results: StudyResults, format: str) -> str:
         A benchmark directory's.
     format
         ``"md"`` (Markdown, a table for each data set), ``"latex"`` (booktabs; two tables for each data set, the study's
-        nine metrics and the others) or ``"csv"`` (tidy and unrounded: a row for each data set, model and metric).
+        nine metrics and the others), ``"csv"`` (tidy and unrounded: a row for each data set, model and metric) or
+        ``"runs"`` (tidy, too: each trial beside the published study's run of the same context, dose and seed).
 
     Raises
     ------
     InputError
-        For any other format.
+        For any other format, and for ``"runs"`` where no data set has published runs.
     """
     writers: dict[str, Callable[[DatasetSummary], str]] = {"md": _markdown, "latex": _latex}
     if format == "csv":
         return _csv(results)
+    if format == "runs":
+        return _runs(results)
     if format not in writers:
-        raise InputError(f"there is no table format {format!r}: choose from md, csv, latex")
+        raise InputError(f"there is no table format {format!r}: choose from md, csv, latex, runs")
     return "\n".join(writers[format](summary) for summary in summaries(results))
+
+
+def _runs(results: StudyResults) -> str:
+    parts = [
+        beside_runs(summary).assign(dataset=summary.card.name, published=summary.card.published)
+        for summary in summaries(results)
+        if summary.card.published is not None
+    ]
+    table = pd.concat(parts) if parts else pd.DataFrame()
+    if table.empty:
+        raise InputError("no trial of this study has a published run of the same model, context, dose and seed")
+    return table.to_csv(index=False)
 
 
 def _csv(results: StudyResults) -> str:

@@ -5,7 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multipert import models
-    from multipert.data import PerturbationData, Split, leave_context_out, preprocess, simulate, train_on_everything
+    from multipert.data import (
+        PerturbationData,
+        Split,
+        leave_combination_out,
+        leave_context_out,
+        leave_covariate_out,
+        leave_dose_out,
+        leave_perturbation_and_context_out,
+        leave_perturbation_out,
+        perturbation_folds,
+        preprocess,
+        simulate,
+        train_on_everything,
+    )
     from multipert.errors import InputError
     from multipert.evaluation import check, evaluate
 
@@ -17,8 +30,14 @@ __all__ = [
     "Split",
     "check",
     "evaluate",
+    "leave_combination_out",
     "leave_context_out",
+    "leave_covariate_out",
+    "leave_dose_out",
+    "leave_perturbation_and_context_out",
+    "leave_perturbation_out",
     "models",
+    "perturbation_folds",
     "preprocess",
     "simulate",
     "train_on_everything",
@@ -30,7 +49,13 @@ _ROOM = {
     "Split": "multipert.data",
     "check": "multipert.evaluation",
     "evaluate": "multipert.evaluation",
+    "leave_combination_out": "multipert.data",
     "leave_context_out": "multipert.data",
+    "leave_covariate_out": "multipert.data",
+    "leave_dose_out": "multipert.data",
+    "leave_perturbation_and_context_out": "multipert.data",
+    "leave_perturbation_out": "multipert.data",
+    "perturbation_folds": "multipert.data",
     "preprocess": "multipert.data",
     "simulate": "multipert.data",
     "train_on_everything": "multipert.data",

@@ -9,7 +9,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from multipert.data import Keys, PerturbationData, preprocess, simulate, training_mask
+from multipert.data import HeldOut, Keys, PerturbationData, preprocess, simulate, training_mask
 from multipert.errors import InputError
 
 KEYS = Keys(perturbation_key="condition", control="control", context_key="cell_type")
@@ -80,7 +80,7 @@ def test_all_genes_stay_where_none_are_chosen(counts: AnnData) -> None:
 
 
 def test_genes_can_be_chosen_without_the_held_out_cells(counts: AnnData) -> None:
-    mask = training_mask(counts, KEYS, "B")
+    mask = training_mask(counts, KEYS, HeldOut("context", context="B"))
     hidden = (counts.obs["cell_type"] == "B") & (counts.obs["condition"] == "alpha")
     np.testing.assert_array_equal(mask, ~hidden.to_numpy())
 
@@ -98,7 +98,7 @@ def test_genes_can_be_chosen_without_the_held_out_cells(counts: AnnData) -> None
 def test_a_mask_works_with_doses_alone(counts: AnnData) -> None:
     counts.obs["dose"] = np.where(counts.obs["condition"] == "alpha", 3.0, 0.0)
 
-    mask = training_mask(counts, Keys(context_key="cell_type", dose_key="dose"), "A")
+    mask = training_mask(counts, Keys(context_key="cell_type", dose_key="dose"), HeldOut("context", context="A"))
 
     hidden = (counts.obs["cell_type"] == "A") & (counts.obs["dose"] > 0)
     np.testing.assert_array_equal(mask, ~hidden)
@@ -142,7 +142,7 @@ class TestBadInput:
 
     def test_an_unknown_context(self, counts: AnnData) -> None:
         with pytest.raises(InputError, match="there is no context 'D'; there are 'A', 'B'"):
-            training_mask(counts, KEYS, "D")
+            training_mask(counts, KEYS, HeldOut("context", context="D"))
 
 
 class TestThresholds:

@@ -8,7 +8,7 @@ from typing import Any
 from anndata import AnnData
 
 from multipert.benchmark.study import StudyDataset
-from multipert.data import PerturbationData, preprocess, read_cells, simulate, training_mask
+from multipert.data import HeldOut, PerturbationData, preprocess, read_cells, simulate, training_mask
 from multipert.errors import InputError
 
 KEPT = 2
@@ -70,5 +70,5 @@ def _cells(dataset: StudyDataset, chosen_on: str | None) -> AnnData:
     if dataset.preprocessing is None:
         return cells
     values: Mapping[str, Any] = {name: value for name, value in dataset.preprocessing.items() if name != "choose_on"}
-    mask = None if chosen_on is None else training_mask(cells, dataset.keys, chosen_on)
+    mask = None if chosen_on is None else training_mask(cells, dataset.keys, HeldOut("context", context=chosen_on))
     return preprocess(cells, **values, choose_on=mask)

@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from multipert.benchmark.profiles import Profile, profile
 from multipert.benchmark.records import Overview, Reference, Scores, TrialResult
-from multipert.data import PerturbationData
+from multipert.data import PerturbationData, Split
 from multipert.evaluation import bounds, evaluate_many
 from multipert.evaluation.populations import Comparison, Population
 from multipert.models import Model
@@ -60,6 +60,20 @@ class HeldOutCells:
             context,
             data.control,
             data.to_anndata(data.rows(condition=data.control, context=context)),
+            {name: data.to_anndata(found) for name, found in rows.items() if len(found)},
+            metrics,
+        )
+
+    @classmethod
+    def of_split(cls, data: PerturbationData, dataset: str, split: Split, metrics: Sequence[str]) -> "HeldOutCells":
+        """Take the cells that a split tests on, and the control cells of the same context and covariate level."""
+        place = {"context": split.rule.context, "covariate": split.rule.covariate}
+        rows = {name: np.intersect1d(split.test, data.rows(condition=name)) for name in data.perturbations}
+        return cls(
+            dataset,
+            str(split.held_out),
+            data.control,
+            data.to_anndata(data.rows(condition=data.control, **place)),
             {name: data.to_anndata(found) for name, found in rows.items() if len(found)},
             metrics,
         )

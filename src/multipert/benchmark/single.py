@@ -49,7 +49,7 @@ def results_of_run(
     if held_out is None:
         raise InputError("nothing was held out in this fit, so no truth is left to test it on: hold out a context")
     metrics = METRICS.ours
-    cells = HeldOutCells.of(data, name, held_out, data.perturbations, metrics)
+    cells = HeldOutCells.of_split(data, name, split, metrics)
     perturbations = list(cells.truth)
     models = [model, *(create(one).fit(data, split) for one in BASELINES if one != model.name)]
     trials = []

@@ -13,6 +13,8 @@ from multipert.cli.keys import (
     CountsLayer,
     CovariateKey,
     DoseKey,
+    HoldOut,
+    HoldOutCovariate,
     Layer,
     PerturbationKey,
 )
@@ -36,9 +38,8 @@ def fit(
     covariate_key: CovariateKey = None,
     layer: Layer = None,
     counts_layer: CountsLayer = None,
-    hold_out: Annotated[
-        str | None, typer.Option("--hold-out", metavar="CONTEXT", help="Hide this context's perturbed cells.")
-    ] = None,
+    hold_out: HoldOut = None,
+    hold_out_covariate: HoldOutCovariate = None,
     preset: Annotated[str, typer.Option(help="Named set of values: default, study.")] = "default",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training cells.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
@@ -52,7 +53,7 @@ def fit(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard curves too.")] = False,
 ) -> None:
     """Train a model; with --hold-out, on all cells but the perturbed ones of one context."""
-    from multipert.data import PerturbationData, leave_context_out
+    from multipert.data import PerturbationData, leave_context_out, leave_covariate_out
     from multipert.models import create
     from multipert.training import Interrupted
 
@@ -70,7 +71,11 @@ def fit(
         counts_layer=counts_layer,
     )
     print(cells)
-    split = leave_context_out(cells, hold_out) if hold_out is not None else None
+    split = None
+    if hold_out_covariate is not None:
+        split = leave_covariate_out(cells, hold_out_covariate, context=hold_out)
+    elif hold_out is not None:
+        split = leave_context_out(cells, hold_out)
     try:
         chosen.fit(
             cells,

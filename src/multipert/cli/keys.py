@@ -35,6 +35,17 @@ CountsLayer = Annotated[
     str | None,
     typer.Option("--counts-layer", metavar="NAME", help="Layer of raw counts, for models that learn from counts."),
 ]
+HoldOut = Annotated[
+    str | None, typer.Option("--hold-out", metavar="CONTEXT", help="Hide this context's perturbed cells.")
+]
+HoldOutCovariate = Annotated[
+    str | None,
+    typer.Option(
+        "--hold-out-covariate",
+        metavar="LEVEL",
+        help="Hide the perturbed cells of this donor or batch; beside --hold-out, those in that context alone.",
+    ),
+]
 MissingGenes = Annotated[
     str, typer.Option("--missing-genes", help="Genes the cells lack: 'error', or 'zero' to take them as zero.")
 ]

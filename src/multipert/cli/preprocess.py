@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from multipert.cli.keys import ContextKey, Control, DoseKey, MissingGenes, PerturbationKey
+from multipert.cli.keys import (
+    ContextKey,
+    Control,
+    CovariateKey,
+    DoseKey,
+    HoldOut,
+    HoldOutCovariate,
+    MissingGenes,
+    PerturbationKey,
+)
 from multipert.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,21 +42,21 @@ def preprocess(
     ] = None,
     genes: Annotated[int, typer.Option(help="Keep this many of the most variable genes; 0 keeps all.")] = 5000,
     missing_genes: MissingGenes = "error",
-    hold_out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CONTEXT",
-            help="Choose genes and scale without its perturbed cells; needs the keys below.",
-        ),
-    ] = None,
+    hold_out: HoldOut = None,
+    hold_out_covariate: HoldOutCovariate = None,
     perturbation_key: PerturbationKey = None,
     control: Control = None,
     context_key: ContextKey = [],  # noqa: B006 (Typer reads it)
     dose_key: DoseKey = None,
+    covariate_key: CovariateKey = None,
 ) -> None:
-    """Filter cells and genes, normalise to the median total, log1p, keep the most variable genes."""
+    """Filter cells and genes, normalise to the median total, log1p, keep the most variable genes.
+
+    With --hold-out, genes and scale are chosen without the held-out cells; the keys say which these are.
+    """
     from multipert.data import (
         ENDINGS,
+        HeldOut,
         Keys,
         check_ending,
         check_writable,
@@ -63,7 +72,7 @@ def preprocess(
     if like is not None:
         from multipert.models import load
 
-        if hold_out is not None or min_cells is not None:
+        if hold_out is not None or hold_out_covariate is not None or min_cells is not None:
             raise InputError("--like keeps the genes of the run: leave out --min-cells and --hold-out")
         space = load(like).metadata_.space
         processed = preprocess_like(
@@ -77,11 +86,16 @@ def preprocess(
     else:
         cells = read_cells(counts)
         choose_on = None
-        if hold_out is not None:
-            if not context_key:
-                raise InputError("--hold-out names a context: say with --context-key which column of obs holds it")
-            keys = Keys(perturbation_key=perturbation_key, control=control, context_key=context_key, dose_key=dose_key)
-            choose_on = training_mask(cells, keys, hold_out)
+        if hold_out is not None or hold_out_covariate is not None:
+            keys = Keys(
+                perturbation_key=perturbation_key,
+                control=control,
+                context_key=context_key,
+                dose_key=dose_key,
+                covariate_key=covariate_key or None,
+            )
+            rule = HeldOut("context and covariate", context=hold_out, covariate=hold_out_covariate)
+            choose_on = training_mask(cells, keys, rule)
         processed = preprocess_counts(
             cells,
             min_counts=min_counts,

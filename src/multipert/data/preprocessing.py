@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from multipert.data.alignment import positions, select_genes
-from multipert.data.conditions import read_conditions
 from multipert.data.expression import take_counts
 from multipert.data.gene_names import match_names
-from multipert.data.keys import Keys
 from multipert.data.scale import UNS, ExpressionSpace, Preprocessing
-from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
 _TRANSCRIPTOME = 10_000
@@ -216,32 +213,3 @@ def _variable(training: AnnData, n_top_genes: int) -> NDArray[np.bool_]:
 
     table: pd.DataFrame = sc.pp.highly_variable_genes(training, n_top_genes=n_top_genes, inplace=False)
     return table["highly_variable"].to_numpy(dtype=bool)
-
-
-def training_mask(adata: AnnData, keys: Keys, held_out: str) -> NDArray[np.bool_]:
-    """Find the cells that training may see: all but the perturbed cells of the held-out context.
-
-    Parameters
-    ----------
-    adata
-        The cells, preprocessed or not: only ``obs`` is read.
-    keys
-        Which columns to read.
-    held_out
-        The context to hold out.
-
-    Returns
-    -------
-    ndarray
-        (cells,) true where training may see the cell.
-
-    Raises
-    ------
-    InputError
-        A key or label is missing, or the context is unknown.
-    """
-    found = read_conditions(adata.obs, keys)
-    if held_out not in found.contexts:
-        raise InputError(f"there is no context {held_out!r}; {did_you_mean(held_out, found.contexts)}")
-    in_context = found.context == found.contexts.index(held_out)
-    return np.asarray(~in_context | (found.condition == 0))

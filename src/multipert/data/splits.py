@@ -1,19 +1,99 @@
 """Which cells train, which validate, and which are held out."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
+from anndata import AnnData
 from numpy.typing import NDArray
 
+from multipert.data.conditions import Conditions, read_conditions
 from multipert.data.files import write_text
+from multipert.data.keys import Keys
 from multipert.data.perturbation_data import PerturbationData
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
 
-_FORMAT = "multipert split 1"
+_FORMAT = "multipert split 2"
+
+Kind = Literal[
+    "nothing",
+    "context",
+    "covariate",
+    "context and covariate",
+    "perturbation",
+    "combination",
+    "dose",
+    "perturbation and context",
+]
+"""What a model is tested on that it never saw."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Which perturbed cells a model is tested on, and which others training may not see either.
+
+    Attributes
+    ----------
+    kind
+        What is unseen about the cells of the test.
+    context, covariate
+        The context and the level of the covariate that test cells are of; any where none.
+    conditions
+        The conditions that test cells are of; any where there are none.
+    hidden
+        Conditions that training sees no cell of, beside the test's: all of a perturbation never seen, and the members
+        of a combination that are not to be seen either.
+    """
+
+    kind: Kind = "nothing"
+    context: str | None = None
+    covariate: str | None = None
+    conditions: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str | None:
+        """What tables call it: the context, the level, the conditions; none where nothing is held out."""
+        place = ", ".join(one for one in (self.context, self.covariate) if one is not None)
+        what = ", ".join(self.conditions)
+        return f"{what} in {place}" if what and place else what or place or None
+
+    @property
+    def unseen_conditions(self) -> tuple[str, ...]:
+        """The conditions that training sees no cell of, in any context."""
+        everywhere = self.conditions if self.context is None and self.covariate is None else ()
+        return tuple(dict.fromkeys((*everywhere, *self.hidden)))
+
+    def masks(self, cells: Conditions | PerturbationData) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(cells,) which cells the test has, and (cells,) which training may not see: these and perhaps more."""
+        perturbed = cells.condition != 0
+        if self.kind == "nothing":
+            none = np.zeros_like(perturbed)
+            return none, none
+        place = np.ones_like(perturbed)
+        if self.context is not None:
+            place &= cells.context == _index("context", self.context, cells.contexts)
+        if self.covariate is not None:
+            place &= cells.covariate == _index("level of the covariate", self.covariate, cells.covariates)
+        tested = perturbed & place
+        if self.conditions:
+            tested &= _of(self.conditions, cells)
+        unseen = tested | (perturbed & _of(self.hidden, cells))
+        if self.kind == "perturbation and context":
+            unseen |= perturbed & place
+        return tested, unseen
+
+    @classmethod
+    def from_mapping(cls, kept: Mapping[str, Any]) -> Self:
+        """Read what ``dataclasses.asdict`` gave, also by way of JSON."""
+        if kept["kind"] not in get_args(Kind):
+            raise ValueError(kept["kind"])
+        lists = {name: tuple(kept[name]) for name in ("conditions", "hidden")}
+        return cls(**{**kept, **lists})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -23,9 +103,9 @@ class Split:
     Attributes
     ----------
     train, validation, test
-        Row indices, sorted; no cell is in two. ``test`` holds the perturbed cells of the held-out context.
-    held_out
-        The held-out context, if any.
+        Row indices, sorted; no cell is in two. Some cells may be in none: those that would give the test away.
+    rule
+        What ``test`` holds.
     fingerprint
         The data set's, so that a split is never used on another.
     """
@@ -33,12 +113,23 @@ class Split:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
-    held_out: str | None
+    rule: HeldOut
     fingerprint: str
+
+    @property
+    def held_out(self) -> str | None:
+        """What is held out, as tables call it; none where nothing is."""
+        return self.rule.label
+
+    @property
+    def kind(self) -> Kind:
+        """What is unseen about the cells of the test."""
+        return self.rule.kind
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train):,} train, {len(self.validation):,} validate, {len(self.test):,} held out"
-        return f"Split: {sizes}" + (f" ({self.held_out})" if self.held_out is not None else "")
+        kind = "" if self.kind in ("nothing", "context") else f"{self.kind}: "
+        return f"Split: {sizes}" + (f" ({kind}{self.held_out})" if self.held_out is not None else "")
 
     def check(self, data: PerturbationData) -> None:
         """Refuse data that this split was not made for.
@@ -64,7 +155,7 @@ class Split:
         """
         content = {
             "format": _FORMAT,
-            "held_out": self.held_out,
+            "rule": asdict(self.rule),
             "fingerprint": self.fingerprint,
             "train": self.train.tolist(),
             "validation": self.validation.tolist(),
@@ -88,11 +179,50 @@ class Split:
             train, validation, test = (
                 np.array(content[part], dtype=np.int64).reshape(-1) for part in ("train", "validation", "test")
             )
-            return cls(train, validation, test, content["held_out"], content["fingerprint"])
+            return cls(train, validation, test, HeldOut.from_mapping(content["rule"]), content["fingerprint"])
         except OSError as error:
             raise InputError(f"cannot read the split {path}: {error.strerror}, check the path") from None
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{path} is no split: write one with Split.save(path)") from None
+
+
+def split_by(data: PerturbationData, rule: HeldOut) -> Split:
+    """Divide cells by a rule: what ``leave_context_out`` and its like do once the rule is made.
+
+    Inside each (context x condition) group of the cells that training may see, the first 80 %, in file order, train and
+    the rest validate; where nothing is held out, all train.
+
+    Raises
+    ------
+    InputError
+        Names are unknown, or nothing is left to test on or to learn from.
+    """
+    if rule.kind == "nothing":
+        none = np.array([], dtype=np.int64)
+        return Split(np.arange(len(data)), none, none, rule, data.fingerprint)
+    tested, unseen = rule.masks(data)
+    if not tested.any():
+        raise InputError(f"no perturbed cell is of {rule.label}: hold out another")
+    if not ((data.condition != 0) & ~unseen).any():
+        raise InputError(f"without {rule.label} no perturbed cell is left to learn from: hold out less")
+    train, validation = _in_order(data, ~unseen)
+    return Split(train, validation, np.flatnonzero(tested), rule, data.fingerprint)
+
+
+def training_mask(adata: AnnData, keys: Keys, rule: HeldOut) -> NDArray[np.bool_]:
+    """Find the cells that training may see, before they are preprocessed: only ``obs`` is read.
+
+    Returns
+    -------
+    ndarray
+        (cells,) true where training may see the cell.
+
+    Raises
+    ------
+    InputError
+        A key or label is missing, or a name in the rule is unknown.
+    """
+    return np.asarray(~rule.masks(read_conditions(adata.obs, keys))[1])
 
 
 def leave_context_out(data: PerturbationData, context: str) -> Split:
@@ -106,37 +236,173 @@ def leave_context_out(data: PerturbationData, context: str) -> Split:
     data
         The cells.
     context
-        The context to hold out.
+        The context to hold out; of several columns, their labels together: ``"B | patient 3"``.
 
     Raises
     ------
     InputError
         The context is unknown or lacks control or perturbed cells, or no other context has perturbed cells.
     """
-    inside = np.zeros(len(data), dtype=bool)
-    inside[data.rows(context=context)] = True
-    perturbed = data.condition != 0
-    complete = [
-        name
-        for code, name in enumerate(data.contexts)
-        if len(np.unique(perturbed[data.context == code])) == 2 and name != context
-    ]
-    if not (inside & ~perturbed).any():
+    _check_place(data, "context", context, data.rows(context=context), data.context, data.contexts)
+    return split_by(data, HeldOut("context", context=context))
+
+
+def leave_covariate_out(data: PerturbationData, covariate: str, *, context: str | None = None) -> Split:
+    """Hold out the perturbed cells of a level of the covariate (a donor, a batch); its controls stay.
+
+    Parameters
+    ----------
+    data
+        The cells.
+    covariate
+        The level to hold out.
+    context
+        If given, hold out the perturbed cells of the level in this context alone.
+
+    Raises
+    ------
+    InputError
+        A name is unknown, the held-out cells lack controls or perturbed ones, or nothing is left to learn from.
+    """
+    rows = data.rows(covariate=covariate, context=context)
+    _check_place(data, "covariate level", covariate, rows, data.covariate, data.covariates)
+    kind: Kind = "covariate" if context is None else "context and covariate"
+    return split_by(data, HeldOut(kind, context=context, covariate=covariate))
+
+
+def leave_perturbation_out(data: PerturbationData, perturbations: str | Sequence[str]) -> Split:
+    """Hold out every cell of one perturbation or several, in all contexts and at all doses.
+
+    Parameters
+    ----------
+    data
+        The cells.
+    perturbations
+        Conditions, or compounds, of which all doses are meant. A combination that contains one of them stays.
+
+    Raises
+    ------
+    InputError
+        A name is unknown, or no perturbed cell is left to learn from.
+    """
+    return split_by(data, HeldOut("perturbation", conditions=_conditions_of(data, perturbations)))
+
+
+def perturbation_folds(data: PerturbationData, k: int, *, seed: int = 0) -> list[Split]:
+    """Divide the perturbations at random into k parts of near equal number, and hold out one after another.
+
+    Parameters
+    ----------
+    data
+        The cells. All doses of a compound are in one part.
+    k
+        How many parts.
+    seed
+        Of the division.
+
+    Raises
+    ------
+    InputError
+        There are fewer perturbations than parts, or fewer than two parts.
+    """
+    names = np.array(sorted({data.compound(one) for one in data.perturbations}), dtype=object)
+    if not 2 <= k <= len(names):
+        raise InputError(f"{len(names)} perturbations cannot be divided into {k} parts: take 2 to {len(names)}")
+    shuffled = np.random.default_rng(seed).permutation(names)
+    return [leave_perturbation_out(data, sorted(part)) for part in np.array_split(shuffled, k)]
+
+
+def leave_combination_out(data: PerturbationData, combination: str, *, seen: int = 2) -> Split:
+    """Hold out a combination ``A+B``, and as many of its members as are not to be seen either.
+
+    Parameters
+    ----------
+    data
+        The cells.
+    combination
+        A condition whose name joins its members by ``+``.
+    seen
+        How many members training sees: all (2 of a pair), by default; 1 hides the last member wherever it occurs, alone
+        and in other combinations, and 0 hides all.
+
+    Raises
+    ------
+    InputError
+        It is no combination that was measured, a member to be seen was not measured alone, or nothing is left.
+    """
+    (name,) = _conditions_of(data, combination)[:1]
+    parts = members(data.compound(name))
+    if len(parts) < 2:
+        pairs = [one for one in data.perturbations if len(members(one)) > 1]
+        raise InputError(f"{combination!r} is no combination 'A+B'; {did_you_mean(combination, pairs)}")
+    if not 0 <= seen <= len(parts):
+        raise InputError(f"{combination!r} has {len(parts)} members: seen takes 0 to {len(parts)}, not {seen}")
+    alone = {data.compound(one) for one in data.perturbations}
+    absent = [one for one in parts[:seen] if one not in alone]
+    if absent:
         raise InputError(
-            f"context {context!r} has no control cells to predict from: hold out another; {did_you_mean('', complete)}"
+            f"{absent[0]!r} of {combination!r} was not measured alone, so that training cannot see it: take another "
+            "combination, or fewer members to be seen"
         )
-    if not (inside & perturbed).any():
-        raise InputError(
-            f"context {context!r} has no perturbed cells to compare with: hold out another; "
-            f"{did_you_mean('', complete)}"
-        )
-    if not (~inside & perturbed).any():
-        raise InputError(
-            f"without context {context!r} no perturbed cell is left to learn from: a second context is needed"
-        )
-    test = inside & perturbed
-    train, validation = _in_order(data, ~test)
-    return Split(train, validation, np.flatnonzero(test), context, data.fingerprint)
+    unseen = set(parts[seen:])
+    hidden = tuple(one for one in data.perturbations if unseen & set(members(data.compound(one))))
+    return split_by(data, HeldOut("combination", conditions=_conditions_of(data, combination), hidden=hidden))
+
+
+def leave_dose_out(data: PerturbationData, dose: float, *, compound: str | None = None) -> Split:
+    """Hold out all cells at a dose: of every compound, or of one.
+
+    Parameters
+    ----------
+    data
+        The cells, read with a dose key.
+    dose
+        The dose.
+    compound
+        The one compound whose dose is held out.
+
+    Raises
+    ------
+    InputError
+        There are no doses, or not this one, or no perturbed cell is left to learn from.
+    """
+    if not data.doses:
+        raise InputError("these cells have no doses: read them with dose_key")
+    ours = [one for one in data.perturbations if compound is None or data.compound(one) == compound]
+    if not ours:
+        known = {data.compound(one) for one in data.perturbations}
+        raise InputError(f"there is no compound {compound!r}; {did_you_mean(compound, sorted(known))}")
+    at_dose = tuple(one for one in ours if data.doses[one] == dose)
+    if not at_dose:
+        doses = [f"{one:g}" for one in sorted({data.doses[one] for one in ours})]
+        raise InputError(f"there is no dose {dose:g}; {did_you_mean(f'{dose:g}', doses)}")
+    return split_by(data, HeldOut("dose", conditions=at_dose))
+
+
+def leave_perturbation_and_context_out(
+    data: PerturbationData, perturbations: str | Sequence[str], context: str
+) -> Split:
+    """Hold out a perturbation everywhere and all perturbed cells of a context; test on the one in the other.
+
+    Cells of the perturbation in other contexts, and of others in the context, neither train nor test.
+
+    Parameters
+    ----------
+    data
+        The cells.
+    perturbations
+        As in :func:`leave_perturbation_out`.
+    context
+        As in :func:`leave_context_out`.
+
+    Raises
+    ------
+    InputError
+        A name is unknown, the context lacks controls or cells of the perturbation, or nothing is left to learn from.
+    """
+    _check_place(data, "context", context, data.rows(context=context), data.context, data.contexts)
+    names = _conditions_of(data, perturbations)
+    return split_by(data, HeldOut("perturbation and context", context=context, conditions=names, hidden=names))
 
 
 def train_on_everything(data: PerturbationData) -> Split:
@@ -147,8 +413,64 @@ def train_on_everything(data: PerturbationData) -> Split:
     data
         The cells.
     """
-    none = np.array([], dtype=np.int64)
-    return Split(np.arange(len(data)), none, none, None, data.fingerprint)
+    return split_by(data, HeldOut())
+
+
+def members(name: str) -> tuple[str, ...]:
+    """The members of a combination ``A+B``, or the name itself; a ``+`` at either end joins nothing."""
+    parts = name.split("+")
+    return tuple(parts) if all(parts) else (name,)
+
+
+def _conditions_of(data: PerturbationData, names: str | Sequence[str]) -> tuple[str, ...]:
+    """The conditions that names mean: a condition itself, or a compound at all its doses."""
+    found: list[str] = []
+    for name in [names] if isinstance(names, str) else names:
+        meant = [one for one in data.perturbations if name in (one, data.compound(one))]
+        if not meant:
+            raise InputError(f"there is no perturbation {name!r}; {did_you_mean(name, data.perturbations)}")
+        found += meant
+    if not found:
+        raise InputError("no perturbation is named: name one to hold out")
+    return tuple(dict.fromkeys(found))
+
+
+def _check_place(
+    data: PerturbationData,
+    role: str,
+    name: str,
+    rows: NDArray[np.int64],
+    codes: NDArray[np.int64],
+    names: tuple[str, ...],
+) -> None:
+    """Refuse to hold out a context or level that lacks either side, offering those that have both."""
+    perturbed = data.condition != 0
+    for there, kind, purpose in (
+        (~perturbed[rows], "control", "to predict from"),
+        (perturbed[rows], "perturbed", "to compare with"),
+    ):
+        if not there.any():
+            complete = [
+                one for code, one in enumerate(names) if len(np.unique(perturbed[codes == code])) == 2 and one != name
+            ]
+            raise InputError(
+                f"{role} {name!r} has no {kind} cells {purpose}: hold out another; {did_you_mean('', complete)}"
+            )
+    outside = perturbed.copy()
+    outside[rows] = False
+    if not outside.any():
+        raise InputError(f"without {role} {name!r} no perturbed cell is left to learn from: a second {role} is needed")
+
+
+def _of(conditions: Iterable[str], cells: Conditions | PerturbationData) -> NDArray[np.bool_]:
+    """(cells,) which cells are of these conditions."""
+    return np.isin(cells.condition, [_index("condition", one, cells.conditions) for one in conditions])
+
+
+def _index(role: str, name: str, known: tuple[str, ...]) -> int:
+    if name not in known:
+        raise InputError(f"there is no {role} {name!r}; {did_you_mean(name, known)}")
+    return known.index(name)
 
 
 def _in_order(data: PerturbationData, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

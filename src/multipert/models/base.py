@@ -17,7 +17,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from multipert.data import Keys, PerturbationData, Split, did_you_mean, leave_context_out, train_on_everything
+from multipert.data import HeldOut, Keys, PerturbationData, Split, did_you_mean, split_by, train_on_everything
 from multipert.data.alignment import AlignedCells, read_aligned
 from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing
 from multipert.errors import InputError
@@ -50,8 +50,8 @@ class FitMetadata:
         Contexts seen in training.
     keys
         Which columns and layer the data were read from.
-    held_out
-        The context whose perturbed cells training did not see.
+    rule
+        What was held out: perturbed cells that training did not see.
     fingerprint
         Of the data.
     preprocessing
@@ -65,7 +65,7 @@ class FitMetadata:
     labels: Mapping[str, Mapping[str, object]]
     contexts: tuple[str, ...]
     keys: Keys
-    held_out: str | None
+    rule: HeldOut
     fingerprint: str
     preprocessing: Preprocessing | None
     scale: ExpressionScale | None
@@ -80,7 +80,7 @@ class FitMetadata:
             {condition: data.labels(condition) for condition in data.conditions},
             data.contexts,
             data.keys,
-            split.held_out,
+            split.rule,
             data.fingerprint,
             space.preprocessing,
             space.scale,
@@ -105,7 +105,7 @@ class FitMetadata:
             text["labels"],
             tuple(text["contexts"]),
             Keys(**text["keys"]),
-            text["held_out"],
+            HeldOut.from_mapping(text["rule"]),
             text["fingerprint"],
             None if text["preprocessing"] is None else Preprocessing.from_mapping(text["preprocessing"]),
             None if text["scale"] is None else ExpressionScale(**text["scale"]),
@@ -149,6 +149,8 @@ class Model(ABC):
     """What one network can be conditioned on."""
     assumes: ClassVar[str] = ""
     """One line: when its prediction can be right."""
+    predicts_unseen: ClassVar[bool] = False
+    """Whether it can predict a perturbation that training saw no cell of."""
     loss: ClassVar[str] = "none: nothing is trained"
     """One line: what training minimises."""
     Parameters: ClassVar[type] = NoParameters
@@ -339,6 +341,11 @@ class Model(ABC):
         names = [perturbation] if isinstance(perturbation, str) else list(perturbation)
         for name in names:
             self._fitted().check_condition(name, known)
+            if name in self._fitted().rule.unseen_conditions and not self.predicts_unseen:
+                raise InputError(
+                    f"training saw no cell of {name!r} (it was held out), and {self.name} knows perturbations by their "
+                    "cells alone: ask for one that it saw"
+                )
         if not names or len(set(names)) < len(names):
             raise InputError(f"name one perturbation or several, each once, not {names}")
         return names
@@ -349,7 +356,7 @@ class Model(ABC):
             "model": repr(self),
             "version": importlib.metadata.version("multipert"),
             "data_fingerprint": self.metadata_.fingerprint,
-            "held_out": self.metadata_.held_out or "",
+            "held_out": self.metadata_.rule.label or "",
             "perturbations": np.array(perturbations, dtype=object),
             "genes_filled": np.array(cells.filled, dtype=object),
             "scale": cells.scale,
@@ -376,9 +383,7 @@ class Model(ABC):
                 f"these are not the cells the model was fitted to (fingerprint {data.fingerprint}, "
                 f"not {metadata.fingerprint}): give the same file"
             )
-        return data, train_on_everything(data) if metadata.held_out is None else leave_context_out(
-            data, metadata.held_out
-        )
+        return data, split_by(data, metadata.rule)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
         """Write the fitted model as a run folder: ``model.safetensors``, ``model.json``, ``run.json``, ``history.csv``.
@@ -407,7 +412,7 @@ class Model(ABC):
             model={**described, "metadata": asdict(metadata), "versions": versions},
             run={
                 **described,
-                "held_out": metadata.held_out,
+                "held_out": metadata.rule.label,
                 "data_fingerprint": metadata.fingerprint,
                 "seconds_fit": round(self.seconds_fit_, 3),
                 "steps": self.history_.steps,

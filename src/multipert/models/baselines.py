@@ -60,6 +60,7 @@ class NoChange(Baseline):
     name = "no-change"
     title = "the control cells themselves"
     assumes = "the perturbation does nothing"
+    predicts_unseen = True
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> Floats:
         unchanged: Floats = X.toarray()

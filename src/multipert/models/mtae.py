@@ -441,8 +441,8 @@ def partners(data: PerturbationData, rows: Rows, split: Split, seed: int, *, sli
 
     The held-out context takes no part, its control cells neither. ``slip`` exchanges the partners as the study did.
     """
-    if split.held_out is not None:
-        rows = rows[data.context[rows] != data.contexts.index(split.held_out)]
+    if split.rule.context is not None:
+        rows = rows[data.context[rows] != data.contexts.index(split.rule.context)]
     pairs = pair(data, rows, seed=seed)
     if slip:
         pairs = slipped(pairs, data, rows)

@@ -180,7 +180,7 @@ class ScVIDR(LatentArithmetic):
         """
         metadata = self._fitted()
         metadata.check_condition(perturbation, metadata.conditions[1:])
-        context = metadata.held_out if context is None else context
+        context = metadata.rule.context if context is None else context
         if context is not None and context not in metadata.contexts:
             raise InputError(f"the model knows no context {context!r}; {did_you_mean(context, metadata.contexts)}")
         code = metadata.conditions.index(perturbation)

@@ -2,27 +2,20 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from multipert.errors import InputError, is_disk_full
+from multipert.progress import Progress
 
 if TYPE_CHECKING:
     from requests import Response
 
 TIMEOUT = 30.0
 """Seconds a server may stay silent."""
-
-PLAIN_EVERY = 10.0
-"""Seconds between two plain lines."""
 
 _CHUNK = 1 << 15  # bytes; as much is lost where a download breaks off
 
@@ -109,7 +102,11 @@ def _stream(url: str, partial: Path, by_hand: str, progress: bool) -> None:
             _keep_version(response, validator)
             length = response.headers.get("Content-Length")
             total = None if length is None else done + int(length)
-            with DownloadProgress(partial.stem, total, done, show=progress) as bar:
+            with Progress(progress, amount=_amount) as bar:
+                bar.begin(partial.stem, total, done)
+                if progress:
+                    going_on = f", going on from {_amount(done, None)}" if done else ""
+                    bar.say(f"{partial.stem}: downloading{going_on}")
                 try:
                     for chunk in response.iter_content(_CHUNK):
                         file.write(chunk)
@@ -188,61 +185,6 @@ def _claimed(partial: Path) -> Iterator[BinaryIO]:
             except OSError:
                 pass  # a file system without locks
         yield file
-
-
-class DownloadProgress:
-    """How far a download is: a live bar on a terminal, a plain line now and then elsewhere, on standard error.
-
-    Parameters
-    ----------
-    name
-        What to call the file.
-    total
-        Its size in bytes, where known.
-    done
-        How many bytes were there before.
-    show
-        Whether to show anything.
-    """
-
-    def __init__(self, name: str, total: int | None, done: int, *, show: bool) -> None:
-        console = Console(file=sys.stderr)
-        self._name, self._total, self._start, self._done = name, total, done, done
-        self._bar: Progress | None = None
-        if show and console.is_terminal:
-            columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-            self._bar = Progress(TextColumn("{task.description}"), *columns, console=console)
-            self._task = self._bar.add_task(name, total=total, completed=done)
-        self._plain = show and self._bar is None
-        self._last = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
-        elif self._plain:
-            going_on = f", going on from {_amount(self._start, None)}" if self._start else ""
-            print(f"{self._name}: downloading{going_on}", file=sys.stderr, flush=True)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
-        elif self._plain:
-            self._print()
-
-    def update(self, done: int) -> None:
-        """``done`` bytes are there."""
-        self._done = done
-        if self._bar:
-            self._bar.update(self._task, completed=done)
-        elif self._plain and time.monotonic() - self._last > PLAIN_EVERY:
-            self._last = time.monotonic()
-            self._print()
-
-    def _print(self) -> None:
-        print(f"{self._name}: {_amount(self._done, self._total)}", file=sys.stderr, flush=True)
 
 
 def _amount(done: int, total: int | None) -> str:

@@ -11,6 +11,7 @@ from multipert.benchmark import StudyResults
 from multipert.benchmark.records import TrialResult
 from multipert.models import MODELS
 from multipert.report import study_page
+from multipert.report.summary import summaries
 from report.page_rules import ReadPage, broken_rules, read
 from report.study_by_hand import (
     card,
@@ -32,7 +33,7 @@ def few_genes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("multipert.report.figures.genes.GENES_DRAWN", 2)
         patch.setattr("multipert.report.figures.genes.PLACES_DRAWN", 4)
-        patch.setattr("multipert.report.figures.cells.PLACES_DRAWN", 2)
+        patch.setattr("multipert.report.figures.cells.PLACES_DRAWN", 1)
         yield
 
 
@@ -180,6 +181,8 @@ def test_the_figures_of_the_study_have_their_counterparts(both: ReadPage) -> Non
     assert "Training of mtae: loss by step" in drawn
     assert not any(label.startswith("Training of mean-shift") for label in drawn)
     assert "Predicted against true mean expression, stimulated in B" in drawn
+    assert "Dot plot of the genes that respond most under stimulated" in drawn
+    assert "Differences of predicted from true genes, stimulated in B" in drawn
     assert "Control, true and predicted cells in two principal components, stimulated in B" in drawn
     assert "Time to fit one trial against the normalised score, kang_subset" in drawn
 
@@ -275,3 +278,14 @@ def test_all_models_on_seven_contexts_stay_small() -> None:
     text = study_page(study(one_perturbation(), quality=quality, seeds=(1,)))
     assert len(text.encode()) < 3_000_000
     assert broken_rules(ReadPage(text)) == []
+
+
+def test_a_dot_plot_tells_means_and_shares_of_cells() -> None:
+    page = quick(quality={"mtae": 1.0, "no-change": 0.0}, data=one_perturbation(("B",)))
+    (plot,) = (svg for svg in page.find("svg") if svg.attributes["aria-label"].startswith("Dot plot"))
+    said = read(plot.find("desc")[0])
+    (summary,) = summaries(quick_study(quality={"mtae": 1.0, "no-change": 0.0}, data=one_perturbation(("B",))))
+    true = summary.references[0].profiles["stimulated"]
+    gene = summary.responding("stimulated", 1)[0]
+    place = list(summary.references[0].genes).index(gene)
+    assert f"B, true: {gene} {true.mean[place]:.2f} in {100 * true.fraction[place]:.0f}%" in said

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from multipert.report.figures.cells import populations, predicted_means, split_map
+from multipert.report.figures.dots import dot_plot, gene_differences
 from multipert.report.figures.genes import dose_response, genes_across
 from multipert.report.figures.metrics import metrics_across
 from multipert.report.figures.panels import Group, Panel, Section
@@ -13,6 +14,8 @@ FIGURES: Sequence[Callable[[DatasetSummary], Section | None]] = (
     metrics_across,
     predicted_means,
     genes_across,
+    dot_plot,
+    gene_differences,
     dose_response,
     populations,
     split_map,

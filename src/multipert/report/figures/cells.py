@@ -32,7 +32,7 @@ _TURNS = 4  # of drawing cells
 
 def predicted_means(summary: DatasetSummary) -> Section | None:
     """Draw the mean expression of every gene, as the best model predicts it, against the true one."""
-    panels = [_means_panel(summary, *place) for place in _predicted(summary)]
+    panels = [_means_panel(summary, *place) for place in predicted_places(summary)]
     if not panels:
         return None
     text = Markup(
@@ -44,7 +44,7 @@ def predicted_means(summary: DatasetSummary) -> Section | None:
     return Section("means", "Means", "Predicted and true mean expression", text, [Group(panels, size="wide")])
 
 
-def _predicted(summary: DatasetSummary) -> list[tuple[Reference, str, Profile]]:
+def predicted_places(summary: DatasetSummary) -> list[tuple[Reference, str, Profile]]:
     """Contexts and perturbations to draw, and what the best model predicts there."""
     if not summary.shown:
         return []
@@ -52,7 +52,8 @@ def _predicted(summary: DatasetSummary) -> list[tuple[Reference, str, Profile]]:
     return [(reference, name, profile) for reference, name, profile in found if profile is not None]
 
 
-def _place(summary: DatasetSummary, reference: Reference, perturbation: str) -> str:
+def named_place(summary: DatasetSummary, reference: Reference, perturbation: str) -> str:
+    """A context and perturbation, as captions call them."""
     several = len(summary.card.perturbations) > 1
     return f"{perturbation} in {reference.held_out}" if several else reference.held_out
 
@@ -66,7 +67,7 @@ def _means_panel(summary: DatasetSummary, reference: Reference, perturbation: st
     r2, r2_control = _r2(true, after), _r2(true, before)
     return Panel(
         mean_expression(true, after, before, named),
-        f"{_place(summary, reference, perturbation)}: r² {r2} (control {r2_control})",
+        f"{named_place(summary, reference, perturbation)}: r² {r2} (control {r2_control})",
         f"Predicted against true mean expression, {perturbation} in {reference.held_out}",
         f"Scatter plot of {len(true):,} genes; r² = {r2}. Named, from the clearest response: {', '.join(named)}.",
     )
@@ -81,7 +82,7 @@ def _r2(first: Floats, second: Floats) -> str:
 
 def populations(summary: DatasetSummary) -> Section | None:
     """Draw control, true and predicted cells in the first two of their principal components."""
-    panels = [_components_panel(summary, *place) for place in _predicted(summary) if len(place[2].places)]
+    panels = [_components_panel(summary, *place) for place in predicted_places(summary) if len(place[2].places)]
     if not panels:
         return None
     text = Markup(
@@ -99,7 +100,7 @@ def _components_panel(summary: DatasetSummary, reference: Reference, perturbatio
     cells = {role: predicted.places[predicted.roles == place].astype(np.float64) for place, role in enumerate(ROLES)}
     return Panel(
         components(cells, (float(predicted.shares[0]), float(predicted.shares[1]))),
-        f"{_place(summary, reference, perturbation)}: {said}",
+        f"{named_place(summary, reference, perturbation)}: {said}",
         f"Control, true and predicted cells in two principal components, {perturbation} in {reference.held_out}",
         f"Scatter plot of cells. The predicted shift: {said}.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ from scipy import sparse
 KANG_TYPES = ["B", "CD14+Mono", "CD4T", "CD8T", "Dendritic", "FCGR3A+Mono", "NK"]
 
 
+_made = itertools.count()
+
+
 class Cells(NamedTuple):
     control: Any
     truth: Any
@@ -25,9 +29,10 @@ class Cells(NamedTuple):
 
 
 def adata(X: Any, genes: list[str] | None = None, **obs: Any) -> Any:
-    """An AnnData of some expression."""
+    """An AnnData of some expression; no two share a cell."""
     names = genes if genes is not None else [f"g{i}" for i in range(X.shape[1])]
-    index = [f"c{i}" for i in range(X.shape[0])]
+    made = next(_made)
+    index = [f"c{i} of {made}" for i in range(X.shape[0])]
     return anndata.AnnData(X, obs=pd.DataFrame(obs, index=index), var=pd.DataFrame(index=names))
 
 
@@ -50,6 +55,15 @@ def kang(kang_path: Path) -> Callable[[str], Cells]:
         return Cells(control, truth, predicted)
 
     return of
+
+
+@pytest.fixture(scope="session")
+def mcfaline(mcfaline_path: Path) -> dict[str, tuple[Any, Any]]:
+    """Control and knocked-down cells of each cell line."""
+    cells = anndata.read_h5ad(mcfaline_path)
+    is_control = (cells.obs["perturbation"] == "control").to_numpy()
+    lines = {line: (cells.obs["cell_line"] == line).to_numpy() for line in sorted(cells.obs["cell_line"].unique())}
+    return {line: (cells[rows & is_control].copy(), cells[rows & ~is_control].copy()) for line, rows in lines.items()}
 
 
 @pytest.fixture

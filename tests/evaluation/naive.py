@@ -75,3 +75,22 @@ def gaussian_mmd(x: Floats, y: Floats) -> float:
         kxx, kyy = (kernel(x, x).sum() - n) / (n * (n - 1)), (kernel(y, y).sum() - m) / (m * (m - 1))
         values.append(kxx + kyy - 2 * kernel(x, y).mean())
     return float(np.mean(values))
+
+
+def covariance_distance(true: Floats, predicted: Floats) -> float:
+    """Sums over pairs of genes, a squared covariance less its sampling variance."""
+    genes = np.argsort(-true.var(axis=0, ddof=1), kind="stable")[:100]
+    unit = true[:, genes].std(axis=0)
+    sides = [side[:, genes] / unit for side in (true, predicted)]
+
+    def covariance(cells: Floats, g: int, h: int) -> tuple[float, float]:
+        products = (cells[:, g] - cells[:, g].mean()) * (cells[:, h] - cells[:, h].mean())
+        value = products.sum() / (len(cells) - 1)
+        return value, (np.mean(products**2) - value**2) / (len(cells) - 1)
+
+    size = error = 0.0
+    for g, h in itertools.permutations(range(len(genes)), 2):
+        (c, noise), (d, other) = (covariance(cells, g, h) for cells in sides)
+        size += c**2 - noise
+        error += (c - d) ** 2 - noise - other
+    return error / size

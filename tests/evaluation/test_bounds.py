@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import pytest
 
 from evaluation.conftest import KANG_TYPES, Cells, adata
+from multipert.errors import InputError
 from multipert.evaluation import METRICS, STUDY, between_bounds, bounds, evaluate, evaluate_many, scorecard
+from multipert.evaluation.populations import read_comparisons
 
 
 def test_real_cells_have_the_bounds_of_the_specification(kang: Callable[[str], Cells]) -> None:
@@ -21,9 +21,78 @@ def test_real_cells_have_the_bounds_of_the_specification(kang: Callable[[str], C
         bounds(control=kang(name).control, truth=kang(name).truth, metrics=["edist"]).loc["edist"]
         for name in KANG_TYPES
     ]
-    floor, ceiling = np.mean(measured, axis=0)
-    assert floor == pytest.approx(5.51, abs=0.005)
+    floor, mean_response, ceiling = np.mean(measured, axis=0)
+    assert floor == pytest.approx(4.7, abs=0.1)  # of crossed halves; 5.51 where prediction and controls share cells
+    assert np.isnan(mean_response)
     assert ceiling == pytest.approx(-0.04, abs=0.08)  # a mean over random splits
+
+
+def test_a_replicate_shares_no_control_cell_with_the_truth(kang: Callable[[str], Cells], mcfaline: Any) -> None:
+    """Half-split ``pearson_delta`` as specified: .83 on kang, .05 on mcfaline, one of its groups above .3."""
+    of_kang = [
+        bounds(control=kang(name).control, truth=kang(name).truth, metrics=["pearson_delta"]).loc["pearson_delta"]
+        for name in KANG_TYPES
+    ]
+    assert np.mean([bound["ceiling"] for bound in of_kang]) == pytest.approx(0.83, abs=0.02)
+    ceilings = pd.concat(
+        {
+            line: bounds(control=control, truth=truth, perturbation_key="perturbation", metrics=["pearson_delta"])
+            for line, (control, truth) in mcfaline.items()
+        }
+    )["ceiling"]
+    assert len(ceilings) == 27
+    assert ceilings.mean() == pytest.approx(0.05, abs=0.02)
+    assert list(ceilings.index[ceilings > 0.3]) == [("A172", "TGFBR2", "pearson_delta")]
+
+
+def test_the_floor_is_what_other_control_cells_score(mcfaline: Any) -> None:
+    """Cells without any response correlate with the response, since both are set against the same controls."""
+    control, truth = mcfaline["A172"]
+    order = np.random.default_rng(0).permutation(control.n_obs)
+    half, other = control[order[::2]].copy(), control[order[1::2]].copy()
+    truth = {name: truth[truth.obs["perturbation"] == name].copy() for name in truth.obs["perturbation"].unique()}
+    handed_in = evaluate_many(
+        control=half, truth=truth, predicted=dict.fromkeys(truth, other), metrics=["pearson_delta"]
+    ).mean()["pearson_delta"]
+    floor = bounds(control=control, truth=truth, metrics=["pearson_delta"])["floor"].mean()
+    assert handed_in > 0.4
+    assert floor == pytest.approx(handed_in, abs=0.1)
+
+
+def test_a_prediction_is_not_set_against_the_cells_it_was_made_from(kang: Callable[[str], Cells]) -> None:
+    """The true mean shift, put on the control cells: it is nearly right, whatever cells it is scored with."""
+    measured = []
+    for name in KANG_TYPES:
+        cells = kang(name)
+        predicted = cells.control.copy()
+        shift = np.asarray(cells.truth.X.mean(axis=0) - cells.control.X.mean(axis=0))
+        predicted.X = np.maximum(cells.control.X.toarray() + shift, 0).astype(np.float32)
+        known = evaluate(control=cells.control, truth=cells.truth, predicted=predicted)
+        predicted.obs_names = [f"predicted {one}" for one in predicted.obs_names]
+        unknown = evaluate(control=cells.control, truth=cells.truth, predicted=predicted)
+        assert "crossed halves" in known.attrs["notes"]["edist"]
+        assert unknown.attrs["notes"] == {}
+        same = [one for one, entry in METRICS.items() if not entry.several and not entry.shares_control]
+        pd.testing.assert_series_equal(known[same], unknown[same])
+        measured.append((known["edist"], unknown["edist"]))
+    crossed, shared = np.mean(measured, axis=0)
+    assert shared > 0.5
+    assert abs(crossed) < 0.1
+
+
+def test_crossed_halves_share_no_cell(made: Cells) -> None:
+    predicted = made.control[[0, 0, 1, 2, 5, 7]].copy()
+    predicted.obs_names = [*made.control.obs_names[[0, 0, 1, 2, 5]], "another"]
+    (comparison,) = read_comparisons(control=made.control, truth=made.truth, predicted=predicted).values()
+    assert len(comparison.crossed) == 2
+    sizes = [(part.control.n_cells, part.predicted.n_cells) for part in comparison.crossed]
+    assert sum(n for n, _ in sizes) == made.control.n_obs
+    assert sum(n for _, n in sizes) == 7  # the cell of another name stands in both
+    for part in comparison.crossed:
+        assert part.truth is comparison.truth
+        own = {row.tobytes() for row in part.control.X.toarray()}
+        others = {row.tobytes() for row in made.control.X.toarray()} - own
+        assert {row.tobytes() for row in part.predicted.X.toarray()[:-1]} <= others
 
 
 def test_floor_is_the_score_of_no_change(made: Cells) -> None:
@@ -32,12 +101,25 @@ def test_floor_is_the_score_of_no_change(made: Cells) -> None:
     pd.testing.assert_series_equal(table["floor"], expected, check_names=False)
 
 
+def test_the_mean_response_is_scored_like_a_prediction(made: Cells) -> None:
+    card: Any = scorecard(**made.named(), mean_response=made.predicted)
+    pd.testing.assert_series_equal(card["mean_response"], card["score"], check_names=False)
+    reached = card["normalised"].dropna()
+    better = [METRICS[name].shortfall(row["mean_response"]) <= METRICS[name].shortfall(row["floor"])
+              for name, row in card.loc[reached.index].iterrows()]  # fmt: skip
+    assert (reached[better] == 0).all()
+    table: Any = bounds(control=made.control, truth=made.truth, mean_response=made.predicted)
+    pd.testing.assert_frame_equal(table, card[["floor", "mean_response", "ceiling"]])
+    with pytest.raises(InputError, match="the cells of the mean response lack 2 of the 120 genes"):
+        bounds(control=made.control, truth=made.truth, mean_response=made.predicted[:, 2:].copy())
+
+
 def test_bounds_depend_on_the_seed_alone_and_not_on_the_prediction(made: Cells) -> None:
     first = bounds(control=made.control, truth=made.truth, seed=1)
     pd.testing.assert_frame_equal(first, bounds(control=made.control, truth=made.truth, seed=1))
     assert not first["ceiling"].equals(bounds(control=made.control, truth=made.truth, seed=2)["ceiling"])
     card: Any = scorecard(**made.named(), seed=1)
-    pd.testing.assert_frame_equal(card[["floor", "ceiling"]], first)
+    pd.testing.assert_frame_equal(card[["floor", "mean_response", "ceiling"]], first)
 
 
 def test_ceiling_is_the_mean_score_of_half_the_truth_for_the_other(made: Cells) -> None:
@@ -65,6 +147,17 @@ def test_the_normalised_score_is_the_share_of_the_possible_improvement() -> None
     assert not placed["worse_than_doing_nothing"].any()
 
 
+def test_a_score_has_to_beat_the_better_floor() -> None:
+    table = pd.DataFrame(
+        {"score": [3.0, 3.0, 3.0], "floor": [5.0, 5.0, inf], "mean_response": [4.0, 6.0, 4.0], "ceiling": [1.0] * 3},
+        index=["edist", "edist", "edistance"],
+    )
+    placed = between_bounds(table)
+    np.testing.assert_allclose(placed["normalised"], [1 / 3, 0.5, 1 / 3])
+    assert not placed["worse_than_doing_nothing"].iloc[:2].any()
+    assert placed["worse_than_doing_nothing"].iloc[2] is pd.NA
+
+
 def test_worse_than_doing_nothing_is_marked() -> None:
     table = pd.DataFrame(
         {"score": [5.1, 0.1, 3.0], "floor": [5.0, 0.2, 0.2], "ceiling": [1.0, 1.0, 1.0]},
@@ -89,8 +182,10 @@ def test_without_room_between_the_bounds_there_is_no_normalised_score(
 
 def test_scorecard_of_a_prediction(made: Cells) -> None:
     card: Any = scorecard(**made.named())
-    assert list(card.columns) == ["score", "floor", "ceiling", "normalised", "worse_than_doing_nothing", "note"]
-    assert list(card.index) == [name for name in METRICS if name != "discrimination"]
+    assert list(card.columns) == [
+        "score", "floor", "mean_response", "ceiling", "normalised", "worse_than_doing_nothing", "note",
+    ]  # fmt: skip
+    assert list(card.index) == [name for name, entry in METRICS.items() if not entry.several]
     pd.testing.assert_series_equal(card["score"], evaluate(**made.named()), check_names=False)
     assert 0 < card.loc["edist", "normalised"] < 1
     assert (card["note"] == "").all()
@@ -121,10 +216,18 @@ def test_a_collapsed_prediction_is_exposed(kang: Callable[[str], Cells]) -> None
         assert card.loc[name, "worse_than_doing_nothing"], name
 
 
-def test_predictions_of_the_wrong_perturbation_are_exposed(mcfaline_path: Path) -> None:
-    cells = anndata.read_h5ad(mcfaline_path)
-    cells = cells[cells.obs["cell_line"] == "A172"]
-    control, truth = (cells[(cells.obs["perturbation"] == "control") == which].copy() for which in (True, False))
+def test_values_exchanged_between_cells_gene_by_gene_are_exposed(kang: Callable[[str], Cells]) -> None:
+    """Every gene keeps its distribution; only that genes hang together is lost, which one metric sees."""
+    cells = kang("CD4T")
+    shuffled = adata(np.random.default_rng(0).permuted(cells.truth.X.toarray(), axis=0), list(cells.truth.var_names))
+    card: Any = scorecard(control=cells.control, truth=cells.truth, predicted=shuffled)
+    assert list(card.index[card["worse_than_doing_nothing"].fillna(False)]) == ["covariance_distance"]
+    assert card.loc["covariance_distance", "score"] == pytest.approx(1, abs=0.1)
+    assert card.loc["covariance_distance", "ceiling"] == pytest.approx(0, abs=0.1)
+
+
+def test_predictions_of_the_wrong_perturbation_are_exposed(mcfaline: Any) -> None:
+    control, truth = mcfaline["A172"]
     names = sorted(truth.obs["perturbation"].astype(str).unique())
     shuffled = truth.copy()
     shuffled.obs["perturbation"] = (
@@ -135,7 +238,8 @@ def test_predictions_of_the_wrong_perturbation_are_exposed(mcfaline_path: Path) 
     assert scores["r2_deg100"] > 0.9
     assert scores["discrimination"] < 0.55  # chance is 0.5
     right = evaluate_many(control=control, truth=truth, predicted=truth, perturbation_key="perturbation").mean()
-    assert right["discrimination"] == 1
+    assert right["discrimination"] == right["perturbed_pearson"] == 1
+    assert scores["perturbed_pearson"] < 0.1
 
 
 def several(cells: Any, names: str) -> Any:

@@ -23,7 +23,7 @@ from multipert.evaluation import METRICS, STUDY, bounds, evaluate, evaluate_many
 
 def test_all_scores_but_discrimination_in_order(made: Cells) -> None:
     scores = evaluate(**made.named())
-    assert list(scores.index) == [name for name in METRICS if name != "discrimination"]
+    assert list(scores.index) == [name for name, metric in METRICS.items() if not metric.several]
     assert scores.dtype == np.float64
     assert scores.attrs["notes"] == {}
 
@@ -115,7 +115,8 @@ def test_values_that_cannot_be_are_refused(made: Cells, value: float, fault: str
     X = cells[role].X.toarray()
     X[3, 7] = value
     cells[role] = adata(X if as_dense else sparse.csr_matrix(X))
-    expected = f"the {CALLED[role]}: 1 values are {fault} (the first in cell 'c3', gene 'g7'): "
+    cell = cells[role].obs_names[3]
+    expected = f"the {CALLED[role]}: 1 values are {fault} (the first in cell '{cell}', gene 'g7'): "
     assert refused(cells).startswith(expected)
 
 
@@ -286,7 +287,9 @@ def test_several_perturbations_score_each_like_alone(made: Cells) -> None:
             truth=truth[truth.obs["drug"] == drug],
             predicted=predicted[predicted.obs["drug"] == drug],
         )
-        pd.testing.assert_series_equal(scores.loc[drug].drop("discrimination"), alone, check_names=False)
+        pd.testing.assert_series_equal(
+            scores.loc[drug].drop(["perturbed_pearson", "discrimination"]), alone, check_names=False
+        )
 
 
 def test_perturbations_given_by_name_score_like_those_told_apart_by_a_column(made: Cells) -> None:
@@ -306,7 +309,8 @@ def test_perturbations_given_by_name_score_like_those_told_apart_by_a_column(mad
 
 def test_one_perturbation_has_no_discrimination(made: Cells) -> None:
     one = {role: labelled(cells, "a") for role, cells in made.named().items()}
-    assert evaluate_many(**one, perturbation_key="drug")["discrimination"].isna().all()
+    scores = evaluate_many(**one, perturbation_key="drug")
+    assert scores[["discrimination", "perturbed_pearson"]].isna().all(axis=None)
 
 
 def test_perturbations_that_differ_are_named(made: Cells) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.conftest import Cells
 from multipert.errors import InputError
-from multipert.evaluation import METRICS, evaluate, metric, metric_of_several
+from multipert.evaluation import METRICS, STUDY, evaluate, metric, metric_of_several
 from multipert.evaluation.populations import Comparison
 from multipert.evaluation.registry import choose
 
@@ -18,7 +18,7 @@ SPECIFICATION = {
     "euclidean": "low", "mean_pairwise": "low", "mmd": "low", "edist": "low", "edist_vs_control": "low",
     "mmd_rbf": "low", "pearson_delta": "high", "pearson_delta_deg100": "high", "mse": "low", "wmse": "low",
     "sign_deg100": "high", "de_recall": "high", "variance_ratio": "one", "gene_wasserstein": "low",
-    "discrimination": "high",
+    "covariance_distance": "low", "perturbed_pearson": "high", "discrimination": "high",
 }  # fmt: skip
 
 
@@ -42,6 +42,14 @@ def test_shortfall_turns_every_direction_so_that_low_is_good() -> None:
     np.testing.assert_array_equal(METRICS["edist"].shortfall(np.array([2.0])), [2.0])
     np.testing.assert_array_equal(METRICS["degs"].shortfall(np.array([2.0])), [-2.0])
     np.testing.assert_array_equal(METRICS["variance_ratio"].shortfall(np.array([0.5, 1.5])), [0.5, 0.5])
+
+
+def test_what_is_said_of_the_metrics_beside_their_direction() -> None:
+    assert {name for name, entry in METRICS.items() if entry.shares_control} == {
+        "edist", "edist_vs_control", "mmd_rbf", "pearson_delta", "pearson_delta_deg100", "sign_deg100", "de_recall",
+    }  # fmt: skip
+    assert not any(METRICS[name].shares_control for name in STUDY)  # those stay as published
+    assert {name: entry.same_as for name, entry in METRICS.items() if entry.same_as} == {"mmd": "edistance"}
 
 
 def make_other(name: str) -> Callable[[Comparison], float]:

@@ -28,9 +28,14 @@ from multipert.errors import InputError
 
 Source: TypeAlias = AnnData | str | PathLike[str]
 Sources: TypeAlias = Source | Mapping[str, Source]
-Role: TypeAlias = Literal["control", "truth", "predicted"]
+Role: TypeAlias = Literal["control", "truth", "predicted", "mean_response"]
 
-CALLED: Mapping[Role, str] = {"control": "control cells", "truth": "true cells", "predicted": "predicted cells"}
+CALLED: Mapping[Role, str] = {
+    "control": "control cells",
+    "truth": "true cells",
+    "predicted": "predicted cells",
+    "mean_response": "cells of the mean response",
+}
 """The roles, as sentences call them."""
 
 ROUNDING_BELOW_ZERO = 1e-3
@@ -136,7 +141,7 @@ def check_one_perturbation(
 
 
 def check_same_scale(
-    control: Sequence[ScoredCells], truth: Sequence[ScoredCells], predicted: Sequence[ScoredCells]
+    control: Sequence[Matrix], truth: Sequence[Matrix], predictions: Mapping[Role, Sequence[Matrix]] | None = None
 ) -> None:
     """Refuse cells that were not brought to one scale: scores would be of the scale, not of a response.
 
@@ -149,23 +154,24 @@ def check_same_scale(
     InputError
         Scales differ: with the figures of both.
     """
-    if truth[0].X.shape[1] < _GENES_TO_COMPARE:
+    if truth[0].shape[1] < _GENES_TO_COMPARE:
         return
     true, measured = _Scale(truth), _Scale(control)
     low, high = sorted([true.total, measured.total])
     constant = true.is_constant and measured.is_constant and high > 1.02 * low
     if high > _TOTALS_APART * low or constant:
         raise InputError(_scales_differ("control", measured, true))
-    guessed = _Scale(predicted)
-    if guessed.is_transformed((true, measured)):
-        raise InputError(_scales_differ("predicted", guessed, true))
+    for role, matrices in (predictions or {}).items():
+        guessed = _Scale(matrices)
+        if guessed.is_transformed((true, measured)):
+            raise InputError(_scales_differ(role, guessed, true))
 
 
 class _Scale:
     """What tells the scale of cells: means of genes, totals, the largest value."""
 
-    def __init__(self, parts: Sequence[ScoredCells]) -> None:
-        self.matrices = [part.X for part in parts]
+    def __init__(self, matrices: Sequence[Matrix]) -> None:
+        self.matrices = matrices
 
     @cached_property
     def mean(self) -> Floats:
@@ -261,7 +267,7 @@ def _read(source: Source, role: Role, key: str | None, perturbation: str) -> Sco
     path = None if isinstance(source, AnnData) else Path(source)
     try:
         adata = source if isinstance(source, AnnData) else read_cells(Path(source))
-        below_zero = ROUNDING_BELOW_ZERO if role == "predicted" else 0.0
+        below_zero = ROUNDING_BELOW_ZERO if role in ("predicted", "mean_response") else 0.0
         X = take_expression(adata, None, own=path is not None, dense=True, below_zero=below_zero)
         check_log_normalised(X)
         X = sparse.csr_array(X) if is_sparse(X) else X

@@ -1,17 +1,21 @@
 """The bounds that a score is read between, measured on the same cells.
 
-- **floor**: what predicting no change scores, the control cells handed in as the prediction;
-- **ceiling**: what a perfect model could score with as many cells, the true cells split at random into halves and one
-  half scored as the prediction of the other, mean of 5 splits.
+- **floor**: what predicting no change scores, the control cells handed in as the prediction. For metrics that take both
+  sides' difference from control, a disjoint half of the control cells is handed in: they would else share its noise;
+- **mean response**: what anyone would predict who knows the perturbations but not this context; handed in by the
+  caller, who has the training cells;
+- **ceiling**: what a replicate scores. True and control cells are split at random into halves, and one half of the
+  truth, with its half of the controls, is scored as the prediction of the other; mean of 5 splits.
 
-``normalised = (score - floor) / (ceiling - floor)`` is the share of the possible improvement that a model achieved.
-Where the nearer to 1 is the better, scores and bounds enter by their distance from 1.
+``normalised = (score - floor) / (ceiling - floor)``, with the better of the two floors, is the share of the possible
+improvement that a model achieved. Where the nearer to 1 is the better, scores and bounds enter by their distance
+from 1.
 
 A ratio to the prediction's own distance from control has no floor: for no change it divides by zero. Its floor is then
-infinite, ``normalised`` NaN, and whether the model is worse than doing nothing is unknown (``<NA>``): ask
-``edist_vs_control``. Where even the ceiling does not beat the floor the metric cannot tell a perfect model from doing
-nothing on these cells (a weak effect, or a metric like ``mean_pairwise``): ``normalised`` is NaN. A single true cell
-cannot be split, so its ceiling is NaN.
+infinite, ``normalised`` NaN unless there is a mean response, and whether the model is worse than doing nothing is
+unknown (``<NA>``): ask ``edist_vs_control``. Where even the ceiling does not beat the floor the metric cannot tell a
+replicate from doing nothing on these cells (a weak effect, or a metric like ``mean_pairwise``): ``normalised`` is NaN.
+A single true cell cannot be split, so its ceiling is NaN.
 """
 
 from __future__ import annotations
@@ -23,12 +27,12 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from multipert.data.expression import Floats
+from multipert.data.expression import Floats, Integers
 from multipert.data.scored_cells import Source, Sources
 from multipert.evaluation.components import principal_components
-from multipert.evaluation.populations import Comparison, read_comparisons
+from multipert.evaluation.populations import Comparison, Population, read_comparisons, with_mean_response
 from multipert.evaluation.registry import METRICS, Metric, choose
-from multipert.evaluation.scoring import PERTURBATION, notes, score
+from multipert.evaluation.scoring import PERTURBATION, score
 
 SPLITS = 5
 """How often the true cells are split for the ceiling."""
@@ -42,6 +46,7 @@ def scorecard(
     truth: Source,
     predicted: Source,
     perturbation_key: str | None = None,
+    mean_response: Sources | None = None,
     metrics: Iterable[str] | None = None,
     intervals: int = 0,
     confidence: float = 0.95,
@@ -53,6 +58,8 @@ def scorecard(
     ----------
     control, truth, predicted, perturbation_key, metrics
         As for ``evaluate`` and ``evaluate_many``.
+    mean_response
+        The mean response as a prediction, in the form of ``predicted``; without it that bound is NaN.
     intervals
         Number of bootstrap draws for confidence intervals (200 is usual; each costs about one evaluation); 0 for none.
     confidence
@@ -64,8 +71,8 @@ def scorecard(
     -------
     pandas.DataFrame
         A row for each metric (for each perturbation and metric, with a key). Columns: ``score``, ``floor``,
-        ``ceiling``, ``normalised``, ``worse_than_doing_nothing`` (boolean, ``<NA>`` where unknown), with intervals
-        ``low`` and ``high``, and ``note`` (what must be said beside a score; empty when nothing).
+        ``mean_response``, ``ceiling``, ``normalised``, ``worse_than_doing_nothing`` (boolean, ``<NA>`` where unknown),
+        with intervals ``low`` and ``high``, and ``note`` (what must be said beside a score; empty when nothing).
 
     Raises
     ------
@@ -84,14 +91,13 @@ def scorecard(
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
     )
-    scores = score(comparisons, chosen)
-    columns = {"score": scores, **_bounds(comparisons, chosen, seed)}
+    scores, notes = score(comparisons, chosen)
+    columns = {"score": scores, **_bounds(comparisons, chosen, mean_response, perturbation_key, seed)}
     table = between_bounds(_stack(columns))
     if intervals:
         ends = _intervals(comparisons, scores, chosen, intervals, confidence, seed)
         table = table.join(_stack(ends))
-    said = notes(comparisons, chosen)
-    table["note"] = [said.get(metric, "") for metric in table.index.get_level_values(METRIC)]
+    table["note"] = notes.to_numpy().ravel()
     return _named(table, perturbation_key)
 
 
@@ -99,23 +105,27 @@ def bounds(
     *,
     control: Source,
     truth: Sources,
+    mean_response: Sources | None = None,
     perturbation_key: str | None = None,
     metrics: Iterable[str] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Measure floor and ceiling: they depend on the cells, not on a model, so once is enough for many models.
+    """Measure the bounds: they depend on the cells, not on a model, so once is enough for many models.
 
     Parameters
     ----------
     control, truth, perturbation_key, metrics
         As for ``evaluate`` and ``evaluate_many``; also one truth for each perturbation, by name.
+    mean_response
+        As for ``scorecard``.
     seed
         Seeds the splits and estimates.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each metric (for each perturbation and metric, with a key), columns ``floor`` and ``ceiling``.
+        A row for each metric (for each perturbation and metric, with a key), columns ``floor``, ``mean_response`` and
+        ``ceiling``.
 
     Raises
     ------
@@ -127,7 +137,7 @@ def bounds(
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=None, perturbation_key=perturbation_key, seed=seed
     )
-    table = _stack(_bounds(comparisons, chosen, seed))
+    table = _stack(_bounds(comparisons, chosen, mean_response, perturbation_key, seed))
     return _named(table, PERTURBATION if by_name else perturbation_key)
 
 
@@ -137,7 +147,8 @@ def between_bounds(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table
-        Columns ``score``, ``floor`` and ``ceiling``; the index, or its level ``metric``, names the metrics.
+        Columns ``score``, ``floor``, ``ceiling`` and, if known, ``mean_response``; the index, or its level ``metric``,
+        names the metrics.
 
     Returns
     -------
@@ -146,56 +157,88 @@ def between_bounds(table: pd.DataFrame) -> pd.DataFrame:
     """
     level = METRIC if METRIC in table.index.names else 0
     names = [str(name) for name in table.index.get_level_values(level)]
-    short = {
-        column: np.array(
-            [METRICS[name].shortfall(value) for name, value in zip(names, table[column], strict=True)], dtype=np.float64
-        )
-        for column in ("score", "floor", "ceiling")
-    }
-    known = np.isfinite(short["floor"]) & ~np.isnan(short["score"])
-    floor = np.where(np.isfinite(short["floor"]), short["floor"], np.nan)
-    possible = floor - short["ceiling"]
-    normalised = (floor - short["score"]) / np.where(possible > 0, possible, np.nan)
-    worse = pd.array(short["score"] > floor, dtype="boolean")
-    worse[~known] = pd.NA
+
+    def short(column: str) -> Floats:
+        if column not in table:
+            return np.full(len(table), np.nan)
+        found = [METRICS[name].shortfall(value) for name, value in zip(names, table[column], strict=True)]
+        return np.array(found, dtype=np.float64)
+
+    score, floor, ceiling = short("score"), short("floor"), short("ceiling")
+    floors = np.stack([floor, short("mean_response")])
+    better = np.min(np.where(np.isfinite(floors), floors, np.inf), axis=0)
+    possible = better - ceiling
+    with np.errstate(invalid="ignore"):
+        normalised = (better - score) / np.where(np.isfinite(possible) & (possible > 0), possible, np.nan)
+    worse = pd.array(score > np.where(np.isfinite(floor), floor, np.inf), dtype="boolean")
+    worse[~np.isfinite(floor) | np.isnan(score)] = pd.NA
     return table.assign(
         normalised=np.where(np.isfinite(normalised), normalised, np.nan), worse_than_doing_nothing=worse
     )
 
 
-def _bounds(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric], seed: int) -> dict[str, pd.DataFrame]:
-    """Floor and ceiling, each a row for a perturbation and a column for a metric."""
-    unchanged = {name: replace(comparison, predicted=comparison.control) for name, comparison in comparisons.items()}
+def _bounds(
+    comparisons: Mapping[str, Comparison],
+    metrics: Sequence[Metric],
+    mean_response: Sources | None,
+    perturbation_key: str | None,
+    seed: int,
+) -> dict[str, pd.DataFrame]:
+    """Floor, mean response and ceiling, each a row for a perturbation and a column for a metric."""
+    control = next(iter(comparisons.values())).control
+    # Numbered, so that the prediction is known to be the control cells and is taken in crossed halves.
+    control = Population(control.X, pd.RangeIndex(control.n_cells))
+    unchanged = {
+        name: replace(comparison, control=control, predicted=control) for name, comparison in comparisons.items()
+    }
+    floor, _ = score(unchanged, metrics)
+    if mean_response is None:
+        mean = pd.DataFrame(np.nan, index=floor.index, columns=floor.columns)
+    else:
+        mean, _ = score(with_mean_response(comparisons, mean_response, perturbation_key), metrics)
+    return {"floor": floor, "mean_response": mean, "ceiling": _ceiling(comparisons, metrics, seed)}
+
+
+def _ceiling(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric], seed: int) -> pd.DataFrame:
+    """Score half of the true cells as the prediction of the other half, each with its own half of the controls."""
     rng = np.random.default_rng(seed)
-    whole = {name: _Halves(comparison) for name, comparison in comparisons.items() if comparison.truth.n_cells > 1}
-    drawn = [score({name: halves.draw(rng) for name, halves in whole.items()}, metrics) for _ in range(SPLITS)]
-    ceiling = sum(drawn[1:], start=drawn[0]) / SPLITS
-    return {"floor": score(unchanged, metrics), "ceiling": ceiling.reindex(list(comparisons))}
+    whole = {name: _Replicate(comparison) for name, comparison in comparisons.items() if comparison.truth.n_cells > 1}
+    drawn = [
+        score({name: replicate.draw(rng) for name, replicate in whole.items()}, metrics)[0].to_numpy()
+        for _ in range(SPLITS)
+    ]
+    known = np.sum(~np.isnan(drawn), axis=0)
+    ceiling = np.where(known > 0, np.nansum(drawn, axis=0), np.nan) / np.maximum(known, 1)
+    table = pd.DataFrame(ceiling, index=list(whole), columns=[metric.name for metric in metrics])
+    return table.reindex(list(comparisons))
 
 
-class _Halves:
-    """True cells to be split: one half the truth, the other the prediction.
+class _Replicate:
+    """True and control cells to be split: one half of both is the truth, the other the prediction.
 
     All splits hold the same cells, so the principal components are found once.
     """
 
     def __init__(self, comparison: Comparison) -> None:
-        self.truth = comparison.truth
         self.comparison = comparison
         self.space = cache(lambda: principal_components([comparison.control.X, comparison.truth.X]))
 
     def draw(self, rng: np.random.Generator) -> Comparison:
-        """Split at random; of an odd number the prediction gets one more."""
-        second, first = np.array_split(rng.permutation(self.truth.n_cells), 2)
+        """Split at random."""
+        control, truth = self.comparison.control, self.comparison.truth
+        first, second = truth.halves(rng)
+        control_first, control_second = control.halves(rng)
 
         def coordinates() -> tuple[Floats, ...]:
-            control, truth = self.space()
-            return control, truth[first], truth[second]
+            of_control, of_truth = self.space()
+            return of_control[control_first], of_truth[first], of_truth[second]
 
         return replace(
             self.comparison,
-            truth=self.truth.take(first),
-            predicted=self.truth.take(second),
+            control=control.take(control_first),
+            truth=truth.take(first),
+            predicted=truth.take(second),
+            predicted_control=control.take(control_second),
             coordinates=coordinates,
         )
 
@@ -209,7 +252,7 @@ def _intervals(
     seed: int,
 ) -> dict[str, pd.DataFrame]:
     rng = np.random.default_rng(seed)
-    drawn = np.stack([score(_redraw(comparisons, rng), metrics).to_numpy() for _ in range(draws)])
+    drawn = np.stack([score(_redraw(comparisons, rng), metrics)[0].to_numpy() for _ in range(draws)])
     drawn[~np.isfinite(drawn)] = np.nan
     ends = np.full((2, *scores.shape), np.nan)
     for row, column in np.argwhere(np.isfinite(drawn).any(axis=0) & np.isfinite(scores.to_numpy())):
@@ -225,29 +268,41 @@ def _intervals(
 
 def _redraw(comparisons: Mapping[str, Comparison], rng: np.random.Generator) -> dict[str, Comparison]:
     """Draw the cells of every population anew, with replacement; the control cells, being the same, once."""
-    controls = next(iter(comparisons.values())).control
-    control_cells = rng.integers(controls.n_cells, size=controls.n_cells)
-    control = controls.take(control_cells)
+    control = next(iter(comparisons.values())).control
+    control_cells = rng.integers(control.n_cells, size=control.n_cells)
+    controls = control.take(control_cells)
     drawn = {}
     for name, comparison in comparisons.items():
-        cells = [control_cells] + [
-            rng.integers(population.n_cells, size=population.n_cells)
-            for population in (comparison.truth, comparison.predicted)
-        ]
-
-        def coordinates(comparison: Comparison = comparison, cells: list[np.ndarray] = cells) -> tuple[Floats, ...]:
-            return tuple(
-                coordinates[rows] for coordinates, rows in zip(comparison.components.values(), cells, strict=True)
-            )
-
-        drawn[name] = replace(
-            comparison,
-            control=control,
-            truth=comparison.truth.take(cells[1]),
-            predicted=comparison.predicted.take(cells[2]),
-            coordinates=coordinates,
-        )
+        parts = comparison.crossed
+        redrawn = [_drawn_anew(part, rng) for part in parts] if parts != (comparison,) else []
+        whole = _drawn_anew(comparison, rng, control_cells, controls)
+        drawn[name] = replace(whole, parts=tuple(redrawn) or (whole,))
     return drawn
+
+
+def _drawn_anew(
+    comparison: Comparison,
+    rng: np.random.Generator,
+    control_cells: Integers | None = None,
+    control: Population | None = None,
+) -> Comparison:
+    """Draw cells with replacement, in the components of those that they are drawn from."""
+    if control_cells is None or control is None:
+        control_cells = rng.integers(comparison.control.n_cells, size=comparison.control.n_cells)
+        control = comparison.control.take(control_cells)
+    truth, predicted = comparison.truth, comparison.predicted
+    cells = [control_cells, *(rng.integers(some.n_cells, size=some.n_cells) for some in (truth, predicted))]
+
+    def coordinates() -> tuple[Floats, ...]:
+        return tuple(of[rows] for of, rows in zip(comparison.components.values(), cells, strict=True))
+
+    return replace(
+        comparison,
+        control=control,
+        truth=truth.take(cells[1]),
+        predicted=predicted.take(cells[2]),
+        coordinates=coordinates,
+    )
 
 
 def _stack(columns: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

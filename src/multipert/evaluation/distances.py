@@ -130,6 +130,34 @@ def gene_transport_distances(X: Floats, Y: Floats) -> Floats:
     return area
 
 
+def squared_covariance(X: Floats) -> float:
+    """Estimate the sum of squared covariances between different columns, ``sum_{g != h} C_gh^2``.
+
+    The square of a sample covariance exceeds that of the covariance by its sampling variance, which is estimated and
+    taken off.
+
+    Parameters
+    ----------
+    X
+        Cells, shape (n, genes), n > 1.
+    """
+    n = len(X)
+    centred = X - X.mean(axis=0)
+    squares = (centred.T @ centred / (n - 1)) ** 2
+    noise = ((centred**2).T @ centred**2 / n - squares) / (n - 1)
+    return _between_columns(squares - noise)
+
+
+def product_of_covariances(X: Floats, Y: Floats) -> float:
+    """Sum of products of the covariances of two sets of cells, ``sum_{g != h} C_gh D_gh``."""
+    covariances = [(cells - cells.mean(axis=0)).T @ (cells - cells.mean(axis=0)) / (len(cells) - 1) for cells in (X, Y)]
+    return _between_columns(covariances[0] * covariances[1])
+
+
+def _between_columns(matrix: Floats) -> float:
+    return float(matrix.sum() - np.trace(matrix))
+
+
 def _squared_distances(X: Floats, Y: Floats | None) -> Iterator[Floats]:
     """Blocks of squared distances between rows; of ``X`` with itself when there is no ``Y``, diagonal exactly 0."""
     other = X if Y is None else Y

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from multipert.data.expression import Floats, Integers, Matrix, as_dense, is_sparse, slices
 from multipert.data.scored_cells import (
+    CALLED,
     Role,
     ScoredCells,
     Source,
@@ -40,10 +41,13 @@ class Population:
     ----------
     X
         Log-normalised expression, shape (cells, genes), sparse or dense.
+    names
+        (cells,) names by which cells are known to be those of another population; they may repeat.
     """
 
-    def __init__(self, X: Matrix) -> None:
+    def __init__(self, X: Matrix, names: pd.Index | None = None) -> None:
         self.X = X
+        self.names = names
         self.n_cells: int = X.shape[0]
         self.n_genes: int = X.shape[1]
 
@@ -88,8 +92,18 @@ class Population:
         return as_dense(self.X[:, genes]).astype(np.float64, copy=False)
 
     def take(self, cells: NDArray[Any]) -> Population:
-        """Make a population of some of its cells (indices, repeats allowed, or a mask)."""
+        """Make a population of some of its cells (indices, repeats allowed, or a mask); it carries no names."""
         return Population(self.X[cells])
+
+    def halves(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Split its cells at random: two sets of indices; of an odd number the second has one more.
+
+        A single cell is both.
+        """
+        if self.n_cells < 2:
+            return np.arange(self.n_cells), np.arange(self.n_cells)
+        second, first = np.array_split(rng.permutation(self.n_cells), 2)
+        return first, second
 
     def resampled_means(self) -> Floats:
         """Means of ``RESAMPLES`` random subsets of the cells, shape (genes, resamples).
@@ -132,6 +146,11 @@ class Comparison:
     coordinates
         Gives the coordinates of control, true and predicted cells in one space, each (cells, components); by default
         in the principal components of all three.
+    predicted_control
+        The control cells that predicted cells are set against, where they are not those of the true cells.
+    parts
+        What the comparison is taken apart into where both sides must not share the noise of one control population;
+        found from the names of the cells unless given.
     """
 
     control: Population
@@ -140,12 +159,41 @@ class Comparison:
     genes: pd.Index[str]
     seed: int = 0
     coordinates: Callable[[], tuple[Floats, ...]] | None = None
+    predicted_control: Population | None = None
+    parts: tuple[Comparison, ...] | None = None
     _distances: dict[tuple[Role, Role], float] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n_cells(self) -> int:
         """Cells of all three populations."""
         return self.control.n_cells + self.truth.n_cells + self.predicted.n_cells
+
+    @cached_property
+    def crossed(self) -> tuple[Comparison, ...]:
+        """The comparisons whose mean score shares no noise between prediction and controls.
+
+        A prediction that moves control cells carries their noise. Where it was made from the very control cells it is
+        scored with (its cells bear their names), these are halved: what was predicted from one half is compared with
+        the other half, and the other way round. Otherwise this comparison alone.
+        """
+        if self.parts is not None:
+            return self.parts
+        if self.control.names is None or self.predicted.names is None:
+            return (self,)
+        known = self.control.names.unique()
+        if len(known) < 2 or not self.predicted.names.isin(known).any():
+            return (self,)
+        in_first = np.zeros(len(known), dtype=bool)
+        in_first[np.random.default_rng(self.seed).permutation(len(known))[: len(known) // 2]] = True
+        control_half = in_first[known.get_indexer(self.control.names)]
+        place = known.get_indexer(self.predicted.names)
+        # A predicted cell of another name shares its noise with neither half.
+        halves = [(control_half, (place < 0) | ~in_first[place]), (~control_half, (place < 0) | in_first[place])]
+        return tuple(
+            replace(self, control=self.control.take(controls), predicted=self.predicted.take(cells))
+            for controls, cells in halves
+            if cells.any()
+        )
 
     @cached_property
     def components(self) -> dict[Role, Floats]:
@@ -176,8 +224,8 @@ class Comparison:
 
     @cached_property
     def welch_predicted(self) -> Floats:
-        """Welch t of each gene, predicted against control cells."""
-        return welch_scores(self.predicted, self.control)
+        """Welch t of each gene, predicted against their control cells."""
+        return welch_scores(self.predicted, self._origin)
 
     @cached_property
     def wilcoxon_truth(self) -> Floats:
@@ -186,8 +234,8 @@ class Comparison:
 
     @cached_property
     def wilcoxon_predicted(self) -> Floats:
-        """Wilcoxon z of each gene, predicted against control cells."""
-        return wilcoxon_scores(self.predicted.X, self.control.X)
+        """Wilcoxon z of each gene, predicted against their control cells."""
+        return wilcoxon_scores(self.predicted.X, self._origin.X)
 
     @cached_property
     def _responding(self) -> Integers:
@@ -204,8 +252,12 @@ class Comparison:
 
     @cached_property
     def predicted_shift(self) -> Floats:
-        """Mean predicted minus mean control expression, shape (genes,)."""
-        return self.predicted.mean - self.control.mean
+        """Mean predicted minus mean expression of their control cells, shape (genes,)."""
+        return self.predicted.mean - self._origin.mean
+
+    @property
+    def _origin(self) -> Population:
+        return self.control if self.predicted_control is None else self.predicted_control
 
     @cached_property
     def resampled_means(self) -> tuple[Floats, Floats]:
@@ -241,37 +293,58 @@ def read_comparisons(
     """
     true_cells = read_scored_cells(truth, "truth", perturbation_key=perturbation_key)
     genes = true_cells[0].genes
-    control_cells = read_scored_cells(control, "control", genes=genes)
-    controls = Population(control_cells[0].X)
-    true = _populations(true_cells)
+    (control_cells,) = read_scored_cells(control, "control", genes=genes)
+    controls = Population(control_cells.X, control_cells.names)
+    comparisons = {
+        name: Comparison(controls, cells, controls, genes, seed) for name, cells in _populations(true_cells).items()
+    }
     if predicted is None:
-        check_same_scale(control_cells, true_cells, control_cells)
-        return {name: Comparison(controls, cells, controls, genes, seed) for name, cells in true.items()}
+        check_same_scale([controls.X], [cells.X for cells in true_cells])
+        return comparisons
     predicted_cells = read_scored_cells(predicted, "predicted", perturbation_key=perturbation_key, genes=genes)
     if perturbation_key is None and not isinstance(truth, Mapping):
-        check_one_perturbation(control_cells[0], true_cells, predicted_cells)
-    check_same_scale(control_cells, true_cells, predicted_cells)
-    guessed = _populations(predicted_cells)
-    if missing := sorted(true.keys() - guessed.keys()):
+        check_one_perturbation(control_cells, true_cells, predicted_cells)
+    return _with_prediction(comparisons, predicted_cells, "predicted")
+
+
+def with_mean_response(
+    comparisons: Mapping[str, Comparison], mean_response: Sources, perturbation_key: str | None = None
+) -> dict[str, Comparison]:
+    """Put another prediction, the mean response, in the place of the predicted cells; as ``read_comparisons``."""
+    genes = next(iter(comparisons.values())).genes
+    cells = read_scored_cells(mean_response, "mean_response", perturbation_key=perturbation_key, genes=genes)
+    return _with_prediction(comparisons, cells, "mean_response")
+
+
+def _with_prediction(
+    comparisons: Mapping[str, Comparison], cells: Sequence[ScoredCells], role: Role
+) -> dict[str, Comparison]:
+    """Set cells against the truth, after a look at their scale and their perturbations."""
+    controls = next(iter(comparisons.values())).control
+    true = [comparison.truth.X for comparison in comparisons.values()]
+    check_same_scale([controls.X], true, {role: [part.X for part in cells]})
+    guessed = _populations(cells)
+    if missing := sorted(comparisons.keys() - guessed.keys()):
         raise InputError(
-            f"the predicted cells hold none of {len(missing)} perturbations of the true cells "
+            f"the {CALLED[role]} hold none of {len(missing)} perturbations of the true cells "
             f"({', '.join(missing)}): predict them too, or leave them out of the true cells"
         )
-    if unknown := sorted(guessed.keys() - true.keys()):
+    if unknown := sorted(guessed.keys() - comparisons.keys()):
         raise InputError(
-            f"the predicted cells hold {len(unknown)} perturbations that the true cells do not "
+            f"the {CALLED[role]} hold {len(unknown)} perturbations that the true cells do not "
             f"({', '.join(unknown)}): leave them out, or add their true cells"
         )
-    return {name: Comparison(controls, true[name], guessed[name], genes, seed) for name in true}
+    return {name: replace(comparison, predicted=guessed[name]) for name, comparison in comparisons.items()}
 
 
 def _populations(read: Iterable[ScoredCells]) -> dict[str, Population]:
     """Split cells by perturbation, names sorted; cells that share one are a population as they are."""
     found = {}
     for cells in read:
-        X, labels = cells.X, cells.perturbation
+        X, names, labels = cells.X, cells.names, cells.perturbation
         if isinstance(labels, str):
-            found[labels] = Population(X)
+            found[labels] = Population(X, names)
         else:
-            found |= {name: Population(X[np.flatnonzero(labels == name)]) for name in set(labels)}
+            of = {name: np.flatnonzero(labels == name) for name in set(labels)}
+            found |= {name: Population(X[rows], names[rows]) for name, rows in of.items()}
     return dict(sorted(found.items()))

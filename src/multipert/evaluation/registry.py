@@ -47,6 +47,11 @@ class Metric:
         The heading under which a report draws it; an empty string where it is told in tables alone.
     ratio
         Whether it is the distance to the truth over that to control, to be read against 1.
+    shares_control
+        Whether noise of the control cells enters on the true and on the predicted side. Where the prediction was made
+        from the very control cells it is scored with, such a score is taken in crossed halves (``Comparison.crossed``).
+    same_as
+        The metric that has the same value in every row, so that tables can leave this one out.
     caveat
         What must be said beside this score of this comparison; an empty string when nothing.
     """
@@ -61,6 +66,8 @@ class Metric:
     several: bool = False
     group: str = ""
     ratio: bool = False
+    shares_control: bool = False
+    same_as: str | None = None
     caveat: Caveat | None = None
 
     def shortfall(self, scores: Floats) -> Floats:
@@ -83,19 +90,24 @@ def metric(
     space: Space = "genes",
     group: str = "",
     ratio: bool = False,
+    shares_control: bool = False,
+    same_as: str | None = None,
     caveat: Caveat | None = None,
 ) -> Callable[[ScoreOne], ScoreOne]:
-    """Enter a function of one comparison as a metric named like the function.
+    """Enter a function of one comparison as a metric named like the function; parameters as of :class:`Metric`.
 
     Raises
     ------
     InputError
-        A metric of that name is there already.
+        Another metric has that name.
     """
 
     def enter(function: ScoreOne) -> ScoreOne:
-        entry = Metric(function.__name__, function, better, range, meaning, source, space, False, group, ratio, caveat)
-        METRICS.add(entry.name, entry)
+        name = function.__name__
+        entry = Metric(
+            name, function, better, range, meaning, source, space, False, group, ratio, shares_control, same_as, caveat
+        )
+        METRICS.add(name, entry)
         return function
 
     return enter
@@ -107,8 +119,8 @@ def metric_of_several(
     """Enter a function of all perturbations (one comparison each, one score each) as a metric."""
 
     def enter(function: ScoreSeveral) -> ScoreSeveral:
-        entry = Metric(function.__name__, function, better, range, meaning, source, several=True)
-        METRICS.add(entry.name, entry)
+        name = function.__name__
+        METRICS.add(name, Metric(name, function, better, range, meaning, source, several=True))
         return function
 
     return enter

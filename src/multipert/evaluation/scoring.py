@@ -20,6 +20,9 @@ from multipert.evaluation.registry import Metric, ScoreOne, ScoreSeveral, Space,
 
 PERTURBATION = "perturbation"
 
+CROSSED = "predicted from the control cells it is scored with: mean of two crossed halves of them"
+"""What is said beside a score that would else share noise with its controls."""
+
 THREADED_CELLS = 1_500
 """Cells from which linear algebra is worth several threads."""
 
@@ -43,8 +46,8 @@ def evaluate(
     Returns
     -------
     pandas.Series
-        Scores by metric, float. ``attrs["notes"]`` says, by metric, what must be said beside a score: above all
-        whether it is an estimate.
+        Scores by metric, float. ``attrs["notes"]`` says, by metric, what must be said beside a score: whether it is
+        an estimate, was taken in crossed halves, or why it cannot tell.
 
     Raises
     ------
@@ -52,9 +55,9 @@ def evaluate(
         Cells that cannot be compared, or an unknown metric: one sentence says which and what to do.
     """
     chosen = choose(metrics, several=False)
-    comparisons = read_comparisons(control=control, truth=truth, predicted=predicted, seed=seed)
-    scores = pd.Series(score(comparisons, chosen).iloc[0], name="score")
-    scores.attrs["notes"] = notes(comparisons, chosen)
+    table, notes = score(read_comparisons(control=control, truth=truth, predicted=predicted, seed=seed), chosen)
+    scores = pd.Series(table.iloc[0], name="score")
+    scores.attrs["notes"] = _first(notes)
     return scores
 
 
@@ -84,7 +87,8 @@ def evaluate_many(
     Returns
     -------
     pandas.DataFrame
-        A row for each perturbation, sorted by name; a column for each metric. ``attrs["notes"]`` as for ``evaluate``.
+        A row for each perturbation, sorted by name; a column for each metric. ``attrs["notes"]`` as for ``evaluate``,
+        the first of each metric where perturbations differ.
 
     Raises
     ------
@@ -97,9 +101,9 @@ def evaluate_many(
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
     )
-    scores = score(comparisons, chosen, each)
+    scores, notes = score(comparisons, chosen, each)
     scores.index.name = perturbation_key or PERTURBATION
-    scores.attrs["notes"] = notes(comparisons, chosen)
+    scores.attrs["notes"] = _first(notes)
     return scores
 
 
@@ -107,19 +111,29 @@ def score(
     comparisons: Mapping[str, Comparison],
     metrics: Sequence[Metric],
     each: Callable[[str, Comparison], object] | None = None,
-) -> pd.DataFrame:
-    """Score comparisons: a row for each and a column for each metric; ``each`` as for ``evaluate_many``."""
-    scores = np.full((len(comparisons), len(metrics)), np.nan)
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score comparisons: a row for each and a column for each metric; ``each`` as for ``evaluate_many``.
+
+    Returns
+    -------
+    scores, notes
+        What must be said beside a score stands in its place in the second table, or nothing.
+    """
+    names = [metric.name for metric in metrics]
+    scores = pd.DataFrame(np.nan, index=list(comparisons), columns=names)
+    notes = pd.DataFrame("", index=list(comparisons), columns=names)
 
     def fill(row: int, comparison: Comparison, space: Space) -> None:
         for column, metric in enumerate(metrics):
             if not metric.several and metric.space == space:
-                scores[row, column] = cast(ScoreOne, metric.function)(comparison)
+                scores.iat[row, column], notes.iat[row, column] = _score_one(comparison, metric)
 
     with ThreadPoolExecutor(1, "components") as beside:
         for row, (name, comparison) in enumerate(comparisons.items()):
             # A fresh one: what its metrics share is let go with it, whatever the number of perturbations.
             fresh = replace(comparison)
+            if any(metric.shares_control for metric in metrics):
+                _ = fresh.crossed  # found before two threads ask for it
             # Small products gain nothing from threads, and on a busy machine wait for them a hundred times over.
             with _threads().limit(limits=1 if fresh.n_cells < THREADED_CELLS else None, user_api="blas"):
                 in_components = beside.submit(fill, row, fresh, "components")
@@ -129,18 +143,28 @@ def score(
                 each(name, fresh)
     for column, metric in enumerate(metrics):
         if metric.several:
-            scores[:, column] = cast(ScoreSeveral, metric.function)(list(comparisons.values()))
-    return pd.DataFrame(scores, index=list(comparisons), columns=[metric.name for metric in metrics])
+            scores.isetitem(column, cast(ScoreSeveral, metric.function)(list(comparisons.values())))
+    return scores, notes
 
 
-def notes(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric]) -> dict[str, str]:
-    """Gather what must be said beside the scores, by metric; the first where perturbations differ."""
-    said: dict[str, str] = {}
-    for metric in metrics:
-        for comparison in comparisons.values():
-            if metric.caveat is not None and (note := metric.caveat(comparison)):
-                said.setdefault(metric.name, note)
-    return said
+def _first(notes: pd.DataFrame) -> dict[str, str]:
+    """By metric, the first note that any perturbation has."""
+    found = {str(metric): next((note for note in column if note), "") for metric, column in notes.items()}
+    return {metric: note for metric, note in found.items() if note}
+
+
+def _score_one(comparison: Comparison, metric: Metric) -> tuple[float, str]:
+    """Score one perturbation, and say what must be said beside the score.
+
+    Where prediction and controls must not share noise, the score is the mean over crossed halves.
+    """
+    parts = comparison.crossed if metric.shares_control else (comparison,)
+    values = np.array([cast(ScoreOne, metric.function)(part) for part in parts])
+    told = [metric.caveat(part) for part in parts] if metric.caveat is not None else []
+    if len(parts) > 1:
+        told.append(CROSSED)
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan"), "; ".join(dict.fromkeys(one for one in told if one))
 
 
 @cache

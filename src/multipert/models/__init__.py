@@ -2,6 +2,7 @@
 
 # Importing a method's file enters its models; they are listed in this order.
 from multipert.models.mtae import MTAe, MTAeAdv, MTAeAdvG, MTAeOT, MTAePlusOT, MTVae, MTVaeOT, MTVaePlusOT
+from multipert.models.mtcell import MTCell
 from multipert.models.scbutterfly import ScButterfly
 from multipert.models.scgen import ScGen
 from multipert.models.scpregan import ScPreGAN
@@ -24,6 +25,7 @@ __all__ = [
     "MTAeAdvG",
     "MTAeOT",
     "MTAePlusOT",
+    "MTCell",
     "MTVae",
     "MTVaeOT",
     "MTVaePlusOT",

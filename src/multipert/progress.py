@@ -41,7 +41,8 @@ class Progress:
         terminal = sys.stderr.isatty()
         self._plain = bool(show) and not terminal
         self._bar = _bar() if terminal and show is not False else None
-        self._name, self._total, self._done, self._note = "", None, 0, ""
+        self._name, self._done, self._note = "", 0, ""
+        self._total: int | None = None
         self._said: tuple[str, int] | None = None
         self._last = time.monotonic()
 

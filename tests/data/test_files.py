@@ -1,4 +1,6 @@
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -6,8 +8,9 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from multipert.data import atomic_path, check_writable, read_cells, write_cells, write_text
-from multipert.errors import InputError
+from conftest import Run
+from multipert.data import PerturbationData, atomic_path, check_writable, read_cells, write_cells, write_text
+from multipert.errors import InputError, is_disk_full
 
 
 def test_what_is_written_is_read_back(tmp_path: Path, cells: AnnData) -> None:
@@ -99,3 +102,141 @@ def test_checking_a_path_leaves_nothing_behind(tmp_path: Path) -> None:
     check_writable(tmp_path / "later.csv")
 
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
+def test_a_file_of_cells_is_told_by_its_ending(tmp_path: Path, cells: AnnData, ending: str) -> None:
+    path = tmp_path / f"cells{ending}"
+    write_cells(cells, path)
+    write_cells(cells[:5].copy(), path)  # over what is there
+
+    read = read_cells(path)
+
+    assert read.n_obs == 5
+    assert (cells.X[:5] != read.X).nnz == 0
+    assert path.is_dir() == (ending == ".zarr")
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("name", ["cells.csv", "cells", "cells.h5", "cells.pdf"])
+def test_other_endings_are_refused(tmp_path: Path, cells: AnnData, name: str) -> None:
+    with pytest.raises(InputError, match=r"must end in \.h5ad or \.zarr"):
+        write_cells(cells, tmp_path / name)
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_input_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "cells.h5ad").write_text("")
+    (tmp_path / "link.h5ad").symlink_to(tmp_path / "cells.h5ad")
+
+    for path in (tmp_path / "cells.h5ad", tmp_path / "link.h5ad", tmp_path / "." / "cells.h5ad"):
+        with pytest.raises(InputError, match="is read and would be written over: name another file"):
+            check_writable(path, inputs=[tmp_path / "cells.h5ad"])
+
+
+def lie(path: Path, key: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Write other indices into a file."""
+    with h5py.File(path, "a") as file:
+        changed = change(file[key][()])
+        del file[key]
+        file[key] = changed
+
+
+def falls(indptr: np.ndarray) -> np.ndarray:
+    indptr[1] = indptr[-1]
+    return indptr
+
+
+def far_away(indices: np.ndarray) -> np.ndarray:
+    indices[3] = 10**6
+    return indices
+
+
+def before_the_first(indices: np.ndarray) -> np.ndarray:
+    indices[3] = -7
+    return indices
+
+
+@pytest.mark.parametrize("where", ["X", "layers/counts"])
+@pytest.mark.parametrize(("part", "change"), [("indptr", falls), ("indices", far_away), ("indices", before_the_first)])
+def test_a_sparse_matrix_that_lies_is_refused(
+    tmp_path: Path, cells: AnnData, where: str, part: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    path = tmp_path / "cells.h5ad"
+    write_cells(cells, path)
+    lie(path, f"{where}/{part}", change)
+
+    with pytest.raises(InputError, match=r"cells\.h5ad: .*the sparse matrix is damaged \(.*\): write the file again"):
+        read_cells(path)
+
+
+def test_a_sparse_matrix_in_memory_that_lies_is_refused(cells: AnnData) -> None:
+    cells.X.indices[3] = 10**6
+    with pytest.raises(InputError, match="the sparse matrix is damaged"):
+        PerturbationData.from_anndata(cells, perturbation_key="condition", control="control", context_key="cell_type")
+
+
+@pytest.mark.parametrize("use", [read_cells, check_writable])
+def test_names_that_cannot_be(tmp_path: Path, use: Callable[[Path], object]) -> None:
+    with pytest.raises(InputError, match="null character"):
+        use(Path(f"{tmp_path}/a\0b.h5ad"))
+    with pytest.raises(InputError, match=r"cannot be a file \(File name too long\)"):
+        use(tmp_path / f"{300 * 'x'}.h5ad")
+
+
+def test_a_name_as_long_as_may_be_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / f"{241 * 'x'}.txt"
+
+    write_text(path, "text")
+
+    assert path.read_text() == "text"
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device")
+def test_a_device_is_no_file() -> None:
+    with pytest.raises(InputError, match=r"/dev/zero is no file but a device"):
+        read_cells("/dev/zero")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 600 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can mount a tiny disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr", ".txt"])
+def test_a_full_disk_leaves_what_was_there(tiny_disk: Path, ending: str) -> None:
+    path = tiny_disk / f"cells{ending}"
+    rng = np.random.default_rng(0)
+    small, large = (AnnData(rng.random((n, 10), dtype=np.float32)) for n in (10, 60_000))
+    if ending == ".txt":
+        write_text(path, "before")
+    else:
+        write_cells(small, path)
+    before = os.listdir(tiny_disk)
+
+    with pytest.raises(OSError, match="No space left") as error:
+        write_text(path, "x" * 900_000) if ending == ".txt" else write_cells(large, path)
+
+    assert is_disk_full(error.value)
+    assert os.listdir(tiny_disk) == before
+    assert path.read_text() == "before" if ending == ".txt" else read_cells(path).n_obs == 10
+
+
+def test_a_command_says_that_the_disk_is_full(tiny_disk: Path, run: Run) -> None:
+    rng = np.random.default_rng(0)
+    adata = AnnData(rng.poisson(3, (9000, 100)).astype(np.float32))
+    write_cells(adata, tiny_disk.parent / "counts.h5ad")
+
+    code, _, err = run("preprocess", tiny_disk.parent / "counts.h5ad", "--out", tiny_disk / "cells.h5ad")
+
+    assert (code, len(err.splitlines())) == (1, 1)
+    assert "the disk is full" in err
+    assert os.listdir(tiny_disk) == []

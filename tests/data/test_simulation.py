@@ -141,6 +141,57 @@ class TestDoses:
         assert named.fingerprint == alone.fingerprint == whole.fingerprint
 
 
+class TestCombinations:
+    @pytest.mark.parametrize("interaction", [0.0, 0.5, -0.5])
+    def test_a_combination_is_the_sum_of_its_members_times_the_interaction(self, interaction: float) -> None:
+        adata = simulate(n_genes=80, combinations=("alpha+beta", "alpha+gamma"), interaction=interaction)
+        changed = changes(adata)
+        # Shares are told apart from effects only up to what is common to all genes.
+        effect = changed - changed.mean(axis=-1, keepdims=True)
+        names = list(adata.uns["truth"]["conditions"])[1:]
+        assert names == ["alpha", "beta", "gamma", "alpha+beta", "alpha+gamma"]
+
+        for pair, members in (("alpha+beta", ("alpha", "beta")), ("alpha+gamma", ("alpha", "gamma"))):
+            both = sum(effect[:, names.index(one)] for one in members)
+            np.testing.assert_allclose(effect[:, names.index(pair)], (1 + interaction) * both, atol=1e-9)
+
+    def test_combinations_have_doses_too(self) -> None:
+        adata = simulate(n_genes=30, perturbations=("a", "b"), doses=(1, 3), combinations=("a+b",), cells_per_group=2)
+
+        assert list(adata.uns["truth"]["conditions"]) == ["control", "a@1", "a@3", "b@1", "b@3", "a+b@1", "a+b@3"]
+        assert set(adata.obs["compound"]) == {"control", "a", "b", "a+b"}
+
+
+class TestDonors:
+    def test_donors_shift_what_their_cells_express(self) -> None:
+        adata = simulate(
+            n_genes=40, contexts=("A",), perturbations=("alpha",), cells_per_group=20_000, donors=("p1", "p2"), seed=2
+        )
+        truth = adata.uns["truth"]
+        assert set(adata.obs["donor"]) == {"p1", "p2"}
+        for number, donor in enumerate(truth["donors"]):
+            rows = ((adata.obs["donor"] == donor) & (adata.obs["condition"] == "control")).to_numpy()
+            weights = truth["shares"][0, 0] * np.exp(truth["donor_shifts"][number])
+            expected = np.outer(adata.obs["depth"][rows], weights / weights.sum())
+            error = adata.layers["counts"][rows] - expected
+            z = np.asarray(error.mean(axis=0) / (np.std(error, axis=0) / np.sqrt(rows.sum()))).ravel()
+            assert np.abs(z[expected.sum(axis=0) > 10]).max() < 4.5
+
+    def test_depths_differ_as_told(self) -> None:
+        adata = simulate(n_genes=40, donors=("p1", "p2"), depths={"p2": 3.0, "A": 2.0, "alpha": 0.5})
+        depth = adata.obs.groupby(["cell_type", "condition", "donor"], observed=True)["depth"].median()
+
+        assert depth["B", "control", "p2"] / depth["B", "control", "p1"] == pytest.approx(3, rel=0.3)
+        assert depth["A", "control", "p1"] / depth["C", "control", "p1"] == pytest.approx(2, rel=0.3)
+        assert depth["B", "alpha", "p1"] / depth["B", "control", "p1"] == pytest.approx(0.5, rel=0.3)
+
+    def test_donors_change_nothing_else(self) -> None:
+        plain, donors = simulate(cells_per_group=2), simulate(cells_per_group=2, donors=("p1", "p2"))
+
+        np.testing.assert_array_equal(plain.uns["truth"]["shares"], donors.uns["truth"]["shares"])
+        np.testing.assert_array_equal(plain.obs["depth"], donors.obs["depth"])
+
+
 def test_group_sizes_can_be_unequal() -> None:
     adata = simulate(n_genes=20, cells_per_group=(5, 25))
     sizes = adata.obs.groupby(["cell_type", "condition"], observed=True).size()
@@ -174,6 +225,16 @@ def test_the_world_can_be_written_and_read(tmp_path: Path) -> None:
         ({"response": -1}, "response is -1"),
         ({"context_specific": 2}, "context_specific is 2: it must be between 0 and 1"),
         ({"counts_per_gene": 0}, "counts_per_gene is 0: it must be positive"),
+        ({"combinations": ["alpha+delta"]}, "combinations must be different, each of two or more perturbations"),
+        ({"combinations": ["alpha"]}, "combinations must be different, each of two or more perturbations"),
+        ({"combinations": ["alpha+alpha"]}, "combinations must be different, each of two or more perturbations"),
+        ({"interaction": -2}, "interaction is -2"),
+        ({"donors": ["p1", "p1"]}, "donors must be different names"),
+        ({"donor_effect": -1}, "donor_effect is -1"),
+        ({"depths": {"p9": 2}}, r"depths names \['p9'\], which is no context, condition or donor"),
+        ({"depths": {"A": 0}}, "depths must be positive factors"),
+        ({"cells_per_group": 10**8}, "that makes 2,000,000,000 cells x 1,000 genes, more than can be drawn"),
+        ({"cells_per_group": (5, 2)}, "from the fewest to the most, not from 5 to 2"),
     ],
 )
 def test_worlds_that_cannot_be(arguments: dict[str, Any], message: str) -> None:

@@ -15,7 +15,7 @@ from types import UnionType
 from typing import Any, Literal
 
 from multipert.benchmark.toml_lines import line_of
-from multipert.data import Keys, catalogue, did_you_mean, preprocess, simulate
+from multipert.data import Keys, catalogue, check_world, did_you_mean, preprocess, simulate
 from multipert.errors import InputError
 from multipert.evaluation import METRICS
 from multipert.models import create, preset_names
@@ -383,16 +383,14 @@ def _read_from(
 def _simulated(table: _Table) -> StudyDataset:
     own = _Table(table.values["simulate"], (*table.place, "simulate"), table.where)
     own.check(_SIMULATE, "simulate")
-    cells = own.values.get("cells_per_group", 1)
-    fewest, most = cells if isinstance(cells, list) else (cells, cells)
-    if fewest > most:
-        raise own.error(
-            f"cells_per_group goes from the fewest to the most, not from {fewest} to {most}", "cells_per_group"
-        )
-    for key, value in {**own.values, "cells_per_group": min(1, fewest)}.items():
+    # Names that others refer to go with each value, so that the value alone is blamed.
+    names = {key: own.values[key] for key in ("contexts", "perturbations", "doses", "donors") if key in own.values}
+    combinations = {"combinations": own.values["combinations"]} if "combinations" in own.values else {}
+    for key, value in own.values.items():
         with own.blame(key):
-            # The least of worlds is drawn in no time, and refuses a value that any other would refuse.
-            simulate(**{"n_genes": 20, "cells_per_group": 1, key: value})
+            check_world(**{**({} if key in names else names | combinations), key: value})
+    with own.blame():
+        check_world(**own.values)
     dosed = "doses" in own.values
     keys = Keys(
         perturbation_key="compound" if dosed else "condition",

@@ -18,6 +18,7 @@ from .keys import Keys as Keys
 from .perturbation_data import PerturbationData as PerturbationData
 from .preprocessing import preprocess as preprocess
 from .preprocessing import preprocess_like as preprocess_like
+from .simulation import check_world as check_world
 from .simulation import simulate as simulate
 from .splits import HeldOut as HeldOut
 from .splits import Split as Split

@@ -1,6 +1,6 @@
 """A small generative world of perturbed cells, whose every mean is known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ _DEPTH_SPREAD = 0.35  # of the logarithm of a cell's depth
 _ACTIVITY_SPREAD = 0.25  # of a cell's own activity of each programme
 _DISPERSION = 0.3  # of a typical gene: variance = mean + dispersion * mean^2
 _HILL = 1.5  # steepness of the dose-response
+_MOST_VALUES = 10**11  # cells x genes: hundreds of gigabytes even where nine in ten are zero
 
 
 def simulate(
@@ -31,6 +32,11 @@ def simulate(
     response: float = 1.0,
     context_specific: float = 0.5,
     counts_per_gene: float = 0.3,
+    combinations: Sequence[str] = (),
+    interaction: float = 0.0,
+    donors: Sequence[str] = (),
+    donor_effect: float = 0.3,
+    depths: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> AnnData:
     """Draw cells from a world of gene programmes, contexts and perturbations.
@@ -46,6 +52,9 @@ def simulate(
     own. Counts are negative binomial with mean ``depth[cell] * share * activity``, where depths are log-normal and
     ``activity`` is the cell's own variation along the programmes, log-normal with mean one for every gene.
     The same seed gives the same world whatever the number of cells.
+
+    A combination ``A+B`` has the effect ``(1 + interaction) (effect[A] + effect[B])``. A donor shifts the logarithm of
+    every gene's abundance by a number of its own, the same under all conditions and in all contexts.
 
     Parameters
     ----------
@@ -66,6 +75,16 @@ def simulate(
         Between 0 (a perturbation changes all contexts by the same factors) and 1 (contexts share little).
     counts_per_gene
         Median depth of a cell over ``n_genes``.
+    combinations
+        Combinations of perturbations that are measured too, each written ``A+B``; with doses, both at the same.
+    interaction
+        Above 0 combinations do more than their members together (synergy), below 0 less; at -1 nothing.
+    donors
+        Their names; cells are dealt out to them at random. None for a single nameless one.
+    donor_effect
+        Standard deviation of what a donor adds to the logarithm of a gene's abundance.
+    depths
+        What the depth of cells is multiplied by, for names of contexts, conditions or donors: ``{"p2": 3.0}``.
     seed
         Same seed, same cells.
 
@@ -74,33 +93,59 @@ def simulate(
     AnnData
         (cells, genes), group after group. ``X``: log1p of counts scaled to the median total, sparse float32;
         ``layers["counts"]``: the counts. ``obs``: ``condition`` (``control``, a perturbation, or ``name@dose``),
-        ``cell_type`` (the context), ``depth`` (expected total) and, with doses, ``compound`` and ``dose``
-        (``control`` and 0 for controls). ``var["response"]``: the largest absolute log fold change of a gene's
+        ``cell_type`` (the context), ``depth`` (expected total), with doses ``compound`` and ``dose`` (``control`` and 0
+        for controls), and with donors ``donor``. ``var["response"]``: the largest absolute log fold change of a gene's
         share, under any condition in any context.
         ``uns["truth"]``: ``contexts`` and ``conditions`` (names) and ``shares``, (contexts, conditions, genes) float64:
-        the expected count of a gene in a cell is exactly its ``depth`` times this share. Shares add up to one.
+        the expected count of a gene in a cell is exactly its ``depth`` times this share. Shares add up to one. With
+        donors, ``donors`` and ``donor_shifts``, (donors, genes): a donor's shares are ``softmax(log(share) + shift)``.
 
     Raises
     ------
     InputError
         Too few genes, no context or perturbation, repeated names, doses or numbers out of range.
     """
-    _check(n_genes, contexts, perturbations, doses, cells_per_group, response, context_specific, counts_per_gene)
+    check_world(
+        n_genes=n_genes,
+        contexts=contexts,
+        perturbations=perturbations,
+        doses=doses,
+        cells_per_group=cells_per_group,
+        response=response,
+        context_specific=context_specific,
+        counts_per_gene=counts_per_gene,
+        combinations=combinations,
+        interaction=interaction,
+        donors=donors,
+        donor_effect=donor_effect,
+        depths=depths,
+    )
     contexts, perturbations, doses = tuple(contexts), tuple(perturbations), None if doses is None else tuple(doses)
-    # Two streams, so that the world does not depend on how many cells are drawn from it.
-    world, cells = np.random.default_rng(seed).spawn(2)
+    # Streams of their own, so that the world does not depend on how many cells or donors are drawn from it.
+    world, cells, people = np.random.default_rng(seed).spawn(3)
 
     base, chance = _abundance(world, n_genes)
     loading = _programmes(world, chance)
     identity, gain = _contexts(world, loading, len(contexts), context_specific)
-    treatments = [("control", 0.0)] + [(name, dose) for name in perturbations for dose in (doses or (1.0,))]
+    named = (*perturbations, *combinations)
+    treatments = [("control", 0.0)] + [(name, dose) for name in named for dose in (doses or (1.0,))]
     effect = _effects(world, loading, gain, chance, perturbations, doses, context_specific)
+    effect = np.concatenate([effect, *_combined(effect, perturbations, combinations, interaction)], axis=1)
     shares = _softmax(base + identity[:, None, :] + response * effect)
     dispersion = _DISPERSION * world.lognormal(0, 0.5, n_genes)
 
-    counts, depth, group = _draw(cells, shares, loading, dispersion, cells_per_group, counts_per_gene * n_genes)
+    low, high = (cells_per_group, cells_per_group) if isinstance(cells_per_group, int) else cells_per_group
+    n_groups = len(contexts) * len(treatments)
+    group = np.repeat(np.arange(n_groups), cells.integers(low, high, n_groups, endpoint=True))
     at_context, at_condition = np.divmod(group, len(treatments))
     conditions = ["control"] + [name if doses is None else f"{name}@{dose:g}" for name, dose in treatments[1:]]
+    shifts = people.normal(0, donor_effect, (len(donors), n_genes))
+    at_donor = people.integers(max(1, len(donors)), size=len(group))
+    factor = np.ones(len(group))
+    for names, codes in ((contexts, at_context), (conditions, at_condition), (donors, at_donor)):
+        factor *= np.array([(depths or {}).get(name, 1.0) for name in names] or [1.0])[codes]
+    depth = factor * cells.lognormal(np.log(counts_per_gene * n_genes), _DEPTH_SPREAD, len(group))
+    counts = _draw(cells, shares, loading, dispersion, depth, group, shifts, at_donor)
     obs = pd.DataFrame(
         {
             "condition": pd.Categorical(np.array(conditions)[at_condition]),
@@ -112,12 +157,16 @@ def simulate(
     if doses is not None:
         obs["compound"] = pd.Categorical(np.array([name for name, _ in treatments])[at_condition])
         obs["dose"] = np.array([dose for _, dose in treatments])[at_condition]
+    if donors:
+        obs["donor"] = pd.Categorical(np.array(donors)[at_donor])
     width = max(4, len(str(n_genes)))
     change = np.abs(np.log(shares[:, 1:]) - np.log(shares[:, :1])).max(axis=(0, 1))
     var = pd.DataFrame(
         {"response": change}, index=pd.Index([f"Gene{number:0{width}d}" for number in range(1, n_genes + 1)])
     )
     truth = {"contexts": np.array(contexts, object), "conditions": np.array(conditions, object), "shares": shares}
+    if donors:
+        truth |= {"donors": np.array(donors, object), "donor_shifts": shifts}
     return AnnData(_log_normalised(counts), obs=obs, var=var, layers={"counts": counts}, uns={"truth": truth})
 
 
@@ -197,30 +246,42 @@ def _softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
 
 
+def _combined(
+    effect: NDArray[np.float64], perturbations: Sequence[str], combinations: Sequence[str], interaction: float
+) -> Iterator[NDArray[np.float64]]:
+    """For each combination its effect, (contexts, doses, genes), from those of all single conditions."""
+    n_doses = (effect.shape[1] - 1) // len(perturbations)
+    for combination in combinations:
+        places = [1 + perturbations.index(member) * n_doses for member in combination.split("+")]
+        yield (1 + interaction) * np.sum([effect[:, place : place + n_doses] for place in places], axis=0)
+
+
 def _draw(
     rng: np.random.Generator,
     shares: NDArray[np.float64],
     loading: NDArray[np.float64],
     dispersion: NDArray[np.float64],
-    cells_per_group: int | tuple[int, int],
-    median_depth: float,
-) -> tuple[sparse.csr_matrix, NDArray[np.float64], NDArray[np.int64]]:
-    """Draw counts (cells, genes), with the depth and the group of each cell; groups run context by context."""
+    depth: NDArray[np.float64],
+    group: NDArray[np.int64],
+    shifts: NDArray[np.float64],
+    donor: NDArray[np.int64],
+) -> sparse.csr_matrix:
+    """Draw counts (cells, genes) of cells whose depth, group (context by context) and donor are known."""
     by_group = shares.reshape(-1, shares.shape[-1])
-    low, high = (cells_per_group, cells_per_group) if isinstance(cells_per_group, int) else cells_per_group
-    group = np.repeat(np.arange(len(by_group)), rng.integers(low, high, len(by_group), endpoint=True))
-    depth = rng.lognormal(np.log(median_depth), _DEPTH_SPREAD, len(group))
     activity = rng.normal(0, _ACTIVITY_SPREAD, (len(group), len(loading)))
     # The mean of a log-normal is above one by this much: taken off, so that the shares stay the truth.
     excess = _ACTIVITY_SPREAD**2 / 2 * (loading**2).sum(axis=0)
     parts = []
     for start in range(0, len(group), _CHUNK):
         these = slice(start, start + _CHUNK)
-        mean = depth[these, None] * by_group[group[these]] * np.exp(activity[these] @ loading - excess)
+        share = by_group[group[these]]
+        if len(shifts):
+            share = _softmax(np.log(share) + shifts[donor[these]])
+        mean = depth[these, None] * share * np.exp(activity[these] @ loading - excess)
         # Negative binomial: a Poisson whose rate is gamma distributed.
         rate = rng.standard_gamma(np.broadcast_to(1 / dispersion, mean.shape)) * dispersion * mean
         parts.append(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
-    return sparse.vstack(parts, format="csr"), depth, group
+    return sparse.vstack(parts, format="csr")
 
 
 def _log_normalised(counts: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -231,17 +292,37 @@ def _log_normalised(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return X
 
 
-def _check(
-    n_genes: int,
-    contexts: Sequence[str],
-    perturbations: Sequence[str],
-    doses: Sequence[float] | None,
-    cells_per_group: int | tuple[int, int],
-    response: float,
-    context_specific: float,
-    counts_per_gene: float,
+def check_world(
+    *,
+    n_genes: int = 1000,
+    contexts: Sequence[str] = ("A",),
+    perturbations: Sequence[str] = ("alpha",),
+    doses: Sequence[float] | None = None,
+    cells_per_group: int | tuple[int, int] = 1,
+    response: float = 1.0,
+    context_specific: float = 0.5,
+    counts_per_gene: float = 0.3,
+    combinations: Sequence[str] = (),
+    interaction: float = 0.0,
+    donors: Sequence[str] = (),
+    donor_effect: float = 0.0,
+    depths: Mapping[str, float] | None = None,
+    seed: int = 0,
 ) -> None:
-    low = cells_per_group if isinstance(cells_per_group, int) else min(cells_per_group)
+    """Refuse arguments that :func:`simulate` would refuse, without drawing a cell.
+
+    Raises
+    ------
+    InputError
+        As there.
+    """
+    fewest, most = (cells_per_group, cells_per_group) if isinstance(cells_per_group, int) else cells_per_group
+    n_conditions = 1 + (len(perturbations) + len(combinations)) * len(doses or (1,))
+    n_cells = len(contexts) * n_conditions * most
+    members = [combination.split("+") for combination in combinations]
+    known = {*contexts, "control", *perturbations, *combinations, *donors}
+    known |= {f"{name}@{dose:g}" for name in (*perturbations, *combinations) for dose in doses or ()}
+    unknown = [name for name in depths or {} if name not in known]
     for wrong, message in (
         (n_genes < 20, f"n_genes is {n_genes}: at least 20 are needed for programmes of genes"),
         (not contexts or len(set(contexts)) < len(contexts), "contexts must be one or more different names"),
@@ -253,10 +334,26 @@ def _check(
             doses is not None and (len(doses) == 0 or min(doses) <= 0 or len(set(doses)) < len(doses)),
             "doses must be one or more different positive numbers: control is added by itself",
         ),
-        (low < 1, f"cells_per_group is {cells_per_group}: every group needs a cell"),
+        (fewest < 1, f"cells_per_group is {cells_per_group}: every group needs a cell"),
+        (fewest > most, f"cells_per_group goes from the fewest to the most, not from {fewest} to {most}"),
+        (
+            n_cells * n_genes > _MOST_VALUES,
+            f"that makes {n_cells:,} cells x {n_genes:,} genes, more than can be drawn: lower cells_per_group",
+        ),
         (response < 0, f"response is {response}: it must not be negative"),
         (not 0 <= context_specific <= 1, f"context_specific is {context_specific}: it must be between 0 and 1"),
         (counts_per_gene <= 0, f"counts_per_gene is {counts_per_gene}: it must be positive"),
+        (
+            len(set(combinations)) < len(combinations)
+            or any(len(names) < 2 or len(set(names) & set(perturbations)) < len(names) for names in members),
+            "combinations must be different, each of two or more perturbations: 'alpha+beta'",
+        ),
+        (interaction < -1, f"interaction is {interaction}: it must be -1 (nothing is left) or more"),
+        (len(set(donors)) < len(donors), "donors must be different names"),
+        (donor_effect < 0, f"donor_effect is {donor_effect}: it must not be negative"),
+        (bool(unknown), f"depths names {unknown[:1]}, which is no context, condition or donor"),
+        (any(not factor > 0 for factor in (depths or {}).values()), "depths must be positive factors"),
+        (seed < 0, f"seed is {seed}: it must not be negative"),
     ):
         if wrong:
             raise InputError(message)

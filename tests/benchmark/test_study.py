@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multipert.benchmark.study import Study, StudyModel, read_study
 from multipert.benchmark.toml_lines import line_of, lines_of
-from multipert.data import Keys, catalogue, simulate
+from multipert.data import DATASETS, Keys, dataset, simulate
 from multipert.errors import InputError
 from multipert.evaluation import METRICS
 from multipert.models import MODELS
@@ -37,7 +37,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     (tmp_path / "cells.h5ad").touch()
     here = tmp_path / "data"
     here.mkdir()
-    for name in catalogue.DATASETS:
+    for name in DATASETS:
         (here / f"{name}.h5ad").touch()
     monkeypatch.setenv("MULTIPERT_DATA", str(here))
     monkeypatch.setenv("MULTIPERT_CACHE", str(tmp_path / "cache"))
@@ -79,8 +79,8 @@ def test_the_example_of_the_docs_means_what_it_says(read: Read, tmp_path: Path) 
 
     assert (kang.path, kang.published) == (tmp_path / "data" / "kang_subset.h5ad", "kang")
     assert (kang.keys, kang.source) == (
-        catalogue.dataset("kang_subset").keys,
-        catalogue.dataset("kang_subset").title,
+        dataset("kang_subset").keys,
+        dataset("kang_subset").title,
     )
     assert (kang.held_out, kang.perturbations, kang.preprocessing) == (("B", "NK"), None, None)
 
@@ -132,7 +132,7 @@ def test_what_a_study_says_takes_the_place_of_the_catalogue(read: Read) -> None:
         + '[[datasets]]\nname = "nault"\npreprocess = { n_top_genes = 2000 }\n'
     ).datasets
     assert kang.keys == Keys(perturbation_key="condition", control="control", context_key="donor")
-    asked = catalogue.dataset("nault").preprocessing
+    asked = dataset("nault").preprocessing
     assert asked is not None
     assert nault.preprocessing == {**asked, "n_top_genes": 2000}
 

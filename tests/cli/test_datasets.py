@@ -59,15 +59,15 @@ def test_the_list_says_what_is_here_and_where_to_get_the_rest(run: Run, cache: P
 
     assert code == 0
     rows = out.splitlines()
-    assert [row.split()[0] for row in rows[1:6]] == list(DATASETS)
-    for row, one in zip(rows[1:6], DATASETS.values(), strict=True):
+    assert [row.split()[0] for row in rows[1:8]] == list(DATASETS)
+    for row, one in zip(rows[1:8], DATASETS.values(), strict=True):
         assert one.title in row
         assert one.size in row
     here = rows[0].index("here")
     assert rows[1][here:].split()[0] == str(cache / "kang.h5ad")
-    assert {row[here:].split()[0] for row in rows[2:6]} == {"no"}
+    assert {row[here:].split()[0] for row in rows[2:8]} == {"no"}
     get = rows[0].index("get it")
-    assert [row[get:].strip() for row in rows[1:6]] == ["fetch", "by hand", "fetch", "fetch", "by hand"]
+    assert [row[get:].strip() for row in rows[1:8]] == ["fetch", "by hand", "fetch", "fetch", *["by hand"] * 3]
     assert "`multipert datasets fetch NAME`" in out
 
 
@@ -121,7 +121,7 @@ def test_a_download_can_be_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("multipert.data.catalogue.download", stop)
+    monkeypatch.setattr("multipert.data.cache.download", stop)
     code, out, err = run("fetch", "kang")
     assert (code, out) == (1, "")
     assert "the same command goes on from there" in err

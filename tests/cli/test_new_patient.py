@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -14,7 +15,7 @@ from conftest import Run
 from multipert.data import preprocess
 
 KEYS = ("--perturbation-key", "condition", "--context-key", "cell_type")
-LIMITS = {"min_counts": 0, "min_genes": 0, "n_top_genes": 100}
+LIMITS: dict[str, Any] = {"min_counts": 0, "min_genes": 0, "n_top_genes": 100}
 
 
 def simulated() -> tuple[AnnData, pd.Series, str, str]:

@@ -15,10 +15,13 @@ from types import UnionType
 from typing import Any, Literal
 
 from multipert.benchmark.toml_lines import line_of
-from multipert.data import Keys, catalogue, check_world, did_you_mean, preprocess, simulate
+from multipert.data import DATASETS, Keys, check_world, dataset, did_you_mean, locate, preprocess, simulate
 from multipert.errors import InputError
 from multipert.evaluation import METRICS
 from multipert.models import create, preset_names
+
+MOST_SEEDS = 1000
+"""Seeds that a study may have."""
 
 RESERVED = ("floor", "ceiling")
 """Rows of a summary that no model may be called like."""
@@ -243,6 +246,8 @@ class _Table:
 
 def _seeds(file: _Table) -> tuple[int, ...]:
     seeds = file.values.get("seeds", [1])
+    if len(seeds) > MOST_SEEDS:
+        raise file.error(f"{len(seeds):,} seeds are more than anybody waits for: give {MOST_SEEDS:,} or fewer", "seeds")
     for index, seed in enumerate(seeds):
         if not 0 <= seed < 2**32:
             raise file.error(f"seed {seed} must be 0 or more and less than {2**32}", "seeds", index)
@@ -320,31 +325,33 @@ def _dataset(table: _Table, folder: Path) -> StudyDataset:
     simulated, name = "simulate" in values, values["name"]
     table.check(_SIMULATED if simulated else _CELLS, "a simulated data set" if simulated else "a data set")
     for key in ("path", "simulate"):
-        if key in values and name in catalogue.DATASETS:
+        if key in values and name in DATASETS:
             raise table.error(f"{name!r} is a data set of the catalogue: leave out {key}, or change the name", key)
     if simulated:
         return _simulated(table)
     if "path" in values:
         return _from_file(table, folder)
-    if name in catalogue.DATASETS:
+    if name in DATASETS:
         return _from_catalogue(table, name)
     raise table.error(
-        f"the catalogue has no data set {name!r}; {did_you_mean(name, catalogue.DATASETS)}; "
-        "give path for cells of your own",
+        f"the catalogue has no data set {name!r}; {did_you_mean(name, DATASETS)}; give path for cells of your own",
         "name",
     )
 
 
 def _from_catalogue(table: _Table, name: str) -> StudyDataset:
-    entry = catalogue.dataset(name)
+    entry = dataset(name)
     with table.blame("name"):
-        path = catalogue.locate(name).resolve()
+        path = locate(name).resolve()
     return _read_from(table, path, entry.title, asdict(entry.keys), entry.preprocessing, entry.published)
 
 
 def _from_file(table: _Table, folder: Path) -> StudyDataset:
-    path = (folder / Path(table.values["path"]).expanduser()).resolve()
-    if not path.is_file():
+    try:
+        path = (folder / Path(table.values["path"]).expanduser()).resolve()
+    except (ValueError, RuntimeError, OSError) as error:  # a null character, a user that is not there, a name too long
+        raise table.error(f"{table.values['path']!r} is no path ({error}): check it", "path") from None
+    if not path.exists():
         raise table.error(f"there is no file {path}: check the path, which starts from the study's folder", "path")
     return _read_from(table, path, path.name, dict.fromkeys(_KEYS), None, None)
 

@@ -1,6 +1,7 @@
 """(control, truth, predicted) -> scores, and the bounds to read them between."""
 
 from multipert.evaluation.bounds import between_bounds, bounds, scorecard
+from multipert.evaluation.calibration import calibrate, summarise
 from multipert.evaluation.data_check import DataCheck, check
 from multipert.evaluation.metrics import STUDY
 from multipert.evaluation.populations import Comparison
@@ -15,10 +16,12 @@ __all__ = [
     "Metric",
     "between_bounds",
     "bounds",
+    "calibrate",
     "check",
     "evaluate",
     "evaluate_many",
     "metric",
     "metric_of_several",
     "scorecard",
+    "summarise",
 ]

@@ -52,6 +52,7 @@ def degs(comparison: Comparison) -> float:
     meaning="squared correlation of true and predicted mean expression, all genes",
     source=STUDY_PAPER,
     group=BASELINE_METRICS,
+    guess="others",
 )
 def r2_hvg(comparison: Comparison) -> float:
     """Squared Pearson correlation of mean profiles over all genes, mean over 100 resamples of 80 % of the cells."""
@@ -65,6 +66,7 @@ def r2_hvg(comparison: Comparison) -> float:
     meaning="the same over the 20 genes that respond most (Wilcoxon)",
     source=STUDY_PAPER,
     group=BASELINE_METRICS,
+    guess="others",
 )
 def r2_deg20(comparison: Comparison) -> float:
     """``r2_hvg`` over the top 20 genes by Wilcoxon score, true against control cells."""
@@ -77,6 +79,7 @@ def r2_deg20(comparison: Comparison) -> float:
     meaning="the same over the 100 genes that respond most (Wilcoxon)",
     source=STUDY_PAPER,
     group=BASELINE_METRICS,
+    guess="others",
 )
 def r2_deg100(comparison: Comparison) -> float:
     """``r2_hvg`` over the top 100 genes by Wilcoxon score, true against control cells."""
@@ -91,6 +94,7 @@ def r2_deg100(comparison: Comparison) -> float:
     space="components",
     group=DISTANCE_METRICS,
     ratio=True,
+    guess="others",
 )
 def edistance(comparison: Comparison) -> float:
     """Ratio of squared E-distances, ``2 E|x-y|^2 - E|x-x'|^2 - E|y-y'|^2`` over all pairs, self-pairs among them.
@@ -127,6 +131,7 @@ def wasserstein(comparison: Comparison) -> float:
     space="components",
     group=DISTANCE_METRICS,
     ratio=True,
+    guess="others",
 )
 def euclidean(comparison: Comparison) -> float:
     """Ratio of distances between mean vectors."""
@@ -158,6 +163,7 @@ def mean_pairwise(comparison: Comparison) -> float:
     group=DISTANCE_METRICS,
     ratio=True,
     same_as="edistance",
+    guess="others",
 )
 def mmd(comparison: Comparison) -> float:
     """Ratio of squared discrepancies with the kernel ``x.y``, each the squared distance between two mean vectors."""
@@ -234,6 +240,7 @@ def mmd_rbf(comparison: Comparison) -> float:
     meaning="correlation of predicted and true mean shift from control, all genes",
     source="Roohani et al. 2024 (GEARS)",
     shares_control=True,
+    guess="others",
 )
 def pearson_delta(comparison: Comparison) -> float:
     """Pearson correlation of (mean predicted - mean control) with (mean true - mean control)."""
@@ -246,6 +253,7 @@ def pearson_delta(comparison: Comparison) -> float:
     meaning="the same over the 100 genes that respond most (Wilcoxon)",
     source="Roohani et al. 2024 (GEARS)",
     shares_control=True,
+    guess="others",
 )
 def pearson_delta_deg100(comparison: Comparison) -> float:
     """``pearson_delta`` over the top 100 genes by Wilcoxon score, true against control cells."""
@@ -258,6 +266,7 @@ def pearson_delta_deg100(comparison: Comparison) -> float:
     range=(0, inf),
     meaning="squared error of the mean profile, mean over genes",
     source="textbook",
+    guess="others",
 )
 def mse(comparison: Comparison) -> float:
     """``mean_g (mean predicted - mean true)^2``."""
@@ -269,6 +278,7 @@ def mse(comparison: Comparison) -> float:
     range=(0, inf),
     meaning="squared error of the mean profile, genes weighted by how clearly they respond (|t|)",
     source="Mejia et al. 2025, weights normalised to sum 1",
+    guess="others",
 )
 def wmse(comparison: Comparison) -> float:
     """``sum_g w_g (mean predicted - mean true)^2``, ``w = |t| / sum |t|``, t by Welch, true against control cells.
@@ -290,6 +300,7 @@ def wmse(comparison: Comparison) -> float:
     source="this project",
     shares_control=True,
     caveat=lambda comparison: _few_responding(comparison),
+    guess="others",
 )
 def sign_deg100(comparison: Comparison) -> float:
     """Share of genes whose mean moves from control the way the true mean does.
@@ -382,6 +393,7 @@ def covariance_distance(comparison: Comparison) -> float:
     range=(-1, 1),
     meaning="correlation of predicted and true mean after both are centred on the mean of the other perturbations",
     source="Vinas Torne et al. 2025 (Systema); scperteval pearson_pert",
+    guess="control",
 )
 def perturbed_pearson(comparisons: Sequence[Comparison]) -> Floats:
     """Pearson correlation of (mean predicted - r) with (mean true - r), for each of n perturbations.
@@ -403,6 +415,7 @@ def perturbed_pearson(comparisons: Sequence[Comparison]) -> Floats:
     meaning="how near (Euclidean) the predicted mean is to its own true one, among those of all perturbations; "
     "chance 0.5",
     source="Wu et al. 2024 (PerturBench), rank metric; the centroid accuracy of Systema; scperteval nir",
+    guess="all",
 )
 def discrimination(comparisons: Sequence[Comparison]) -> Floats:
     """``1 - rank / (n - 1)`` for each of n perturbations.

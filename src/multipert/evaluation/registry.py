@@ -15,6 +15,7 @@ from multipert.registry import Registry
 
 Better: TypeAlias = Literal["high", "low", "one"]
 Space: TypeAlias = Literal["genes", "components"]
+Guess: TypeAlias = Literal["cells", "others", "all", "control"]
 ScoreOne: TypeAlias = Callable[[Comparison], float]
 ScoreSeveral: TypeAlias = Callable[[Sequence[Comparison]], Floats]
 Caveat: TypeAlias = Callable[[Comparison], str]
@@ -52,6 +53,10 @@ class Metric:
         from the very control cells it is scored with, such a score is taken in crossed halves (``Comparison.crossed``).
     same_as
         The metric that has the same value in every row, so that tables can leave this one out.
+    guess
+        What calibration hands in as a guess: ``"cells"`` of other perturbations; or, where a single mean profile can be
+        the prediction, the mean of the ``"others"``, of ``"all"`` perturbations (for what ranks them) or of
+        ``"control"`` (for what is centred on the others).
     caveat
         What must be said beside this score of this comparison; an empty string when nothing.
     """
@@ -68,6 +73,7 @@ class Metric:
     ratio: bool = False
     shares_control: bool = False
     same_as: str | None = None
+    guess: Guess = "cells"
     caveat: Caveat | None = None
 
     def shortfall(self, scores: Floats) -> Floats:
@@ -92,6 +98,7 @@ def metric(
     ratio: bool = False,
     shares_control: bool = False,
     same_as: str | None = None,
+    guess: Guess = "cells",
     caveat: Caveat | None = None,
 ) -> Callable[[ScoreOne], ScoreOne]:
     """Enter a function of one comparison as a metric named like the function; parameters as of :class:`Metric`.
@@ -105,7 +112,20 @@ def metric(
     def enter(function: ScoreOne) -> ScoreOne:
         name = function.__name__
         entry = Metric(
-            name, function, better, range, meaning, source, space, False, group, ratio, shares_control, same_as, caveat
+            name,
+            function,
+            better,
+            range,
+            meaning,
+            source,
+            space,
+            False,
+            group,
+            ratio,
+            shares_control,
+            same_as,
+            guess,
+            caveat,
         )
         METRICS.add(name, entry)
         return function
@@ -114,13 +134,13 @@ def metric(
 
 
 def metric_of_several(
-    *, better: Better, range: tuple[float, float], meaning: str, source: str
+    *, better: Better, range: tuple[float, float], meaning: str, source: str, guess: Guess = "cells"
 ) -> Callable[[ScoreSeveral], ScoreSeveral]:
     """Enter a function of all perturbations (one comparison each, one score each) as a metric."""
 
     def enter(function: ScoreSeveral) -> ScoreSeveral:
         name = function.__name__
-        METRICS.add(name, Metric(name, function, better, range, meaning, source, several=True))
+        METRICS.add(name, Metric(name, function, better, range, meaning, source, several=True, guess=guess))
         return function
 
     return enter

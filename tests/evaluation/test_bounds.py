@@ -183,12 +183,13 @@ def test_without_room_between_the_bounds_there_is_no_normalised_score(
 def test_scorecard_of_a_prediction(made: Cells) -> None:
     card: Any = scorecard(**made.named())
     assert list(card.columns) == [
-        "score", "floor", "mean_response", "ceiling", "normalised", "worse_than_doing_nothing", "note",
+        "score", "floor", "mean_response", "ceiling", "normalised", "worse_than_doing_nothing", "drf", "bds",
+        "can_tell", "note",
     ]  # fmt: skip
     assert list(card.index) == [name for name, entry in METRICS.items() if not entry.several]
     pd.testing.assert_series_equal(card["score"], evaluate(**made.named()), check_names=False)
     assert 0 < card.loc["edist", "normalised"] < 1
-    assert (card["note"] == "").all()
+    assert ((card["note"] == "") == card["can_tell"]).all()
     for name in ("edistance", "wasserstein", "euclidean", "mmd"):
         assert card.loc[name, "floor"] == inf
         assert card.loc[name, "worse_than_doing_nothing"] is pd.NA

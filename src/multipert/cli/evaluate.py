@@ -42,4 +42,6 @@ def evaluate(
     if out is not None:
         row = card["score"].to_frame().T if perturbation_key is None else card["score"].unstack(sort=False)
         write_text(out, row.to_csv(index=perturbation_key is not None))
-        print(f"written to {out}")
+        notes = out.with_suffix(f".notes{out.suffix}")
+        write_text(notes, card[["drf", "bds", "can_tell", "note"]].to_csv())
+        print(f"written to {out}, and what must be said beside the scores to {notes}")

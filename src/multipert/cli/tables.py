@@ -44,11 +44,14 @@ def print_scorecard(card: pd.DataFrame, *, title: str | None = None) -> None:
         worse = row["worse_than_doing_nothing"]
         mark = "worse than doing nothing" if not pd.isna(worse) and worse else ""
         values = [number(row[column]) for column in measured]
-        table.add_row(str(name), _ARROWS[METRICS[str(name)].better], *values, normalised, mark)
+        if not row["can_tell"]:
+            mark = "cannot tell here"
+        style = None if row["can_tell"] else "dim"
+        table.add_row(str(name), _ARROWS[METRICS[str(name)].better], *values, normalised, mark, style=style)
     console = standard_output()
     console.print(table)
     for metric, note in card["note"].items():
-        if note:
+        if note and not note.startswith("cannot tell here"):
             console.print(f"{metric}: {note}")
 
 
@@ -56,7 +59,8 @@ def print_legend() -> None:
     """Print how to read a scorecard."""
     standard_output().print(
         "floor: predicting no change.  ceiling: one half of the true cells as the prediction of the other.\n"
-        "normalised: share of the way from floor to ceiling."
+        "normalised: share of the way from floor to ceiling.\n"
+        "cannot tell here: the metric does not tell a replicate from a guess on these cells; do not cite it."
     )
 
 

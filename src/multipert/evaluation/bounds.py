@@ -29,6 +29,7 @@ import pandas as pd
 
 from multipert.data.expression import Floats, Integers
 from multipert.data.scored_cells import Source, Sources
+from multipert.evaluation.calibration import what_can_tell
 from multipert.evaluation.components import principal_components
 from multipert.evaluation.populations import Comparison, Population, read_comparisons, with_mean_response
 from multipert.evaluation.registry import METRICS, Metric, choose
@@ -72,7 +73,9 @@ def scorecard(
     pandas.DataFrame
         A row for each metric (for each perturbation and metric, with a key). Columns: ``score``, ``floor``,
         ``mean_response``, ``ceiling``, ``normalised``, ``worse_than_doing_nothing`` (boolean, ``<NA>`` where unknown),
-        with intervals ``low`` and ``high``, and ``note`` (what must be said beside a score; empty when nothing).
+        with intervals ``low`` and ``high``; ``drf``, ``bds`` and ``can_tell`` (whether the metric can tell a replicate
+        from a guess on these cells, over all perturbations: see ``calibrate``); and ``note`` (what must be said beside
+        a score; empty when nothing).
 
     Raises
     ------
@@ -97,7 +100,9 @@ def scorecard(
     if intervals:
         ends = _intervals(comparisons, scores, chosen, intervals, confidence, seed)
         table = table.join(_stack(ends))
-    table["note"] = notes.to_numpy().ravel()
+    table = table.join(what_can_tell(comparisons, chosen), on=METRIC)
+    said = zip(notes.to_numpy().ravel(), table["note"], strict=True)
+    table["note"] = ["; ".join(filter(None, both)) for both in said]
     return _named(table, perturbation_key)
 
 

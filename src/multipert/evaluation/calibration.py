@@ -35,10 +35,9 @@ from scipy.stats import t as student
 
 from multipert.data.expression import Floats, Integers, Matrix, is_sparse
 from multipert.data.scored_cells import Source, Sources
-from multipert.evaluation.differential_expression import adjust
 from multipert.evaluation.distances import mean_distance
 from multipert.evaluation.populations import Comparison, Population, read_comparisons
-from multipert.evaluation.ranking import Moments
+from multipert.evaluation.ranking import Moments, adjust
 from multipert.evaluation.registry import Guess, Metric, choose
 from multipert.evaluation.scoring import score
 
@@ -435,6 +434,14 @@ def calibrate_comparisons(
     return pd.concat(rows, names=["metric", "perturbation"]).swaplevel()
 
 
+def what_can_tell(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Say of every metric whether it can tell on the control and true cells of comparisons; as ``summarise``."""
+    table = summarise(calibrate_comparisons(comparisons, metrics)).reindex([metric.name for metric in metrics])
+    return table.assign(
+        can_tell=table["can_tell"].eq(True), note=table["note"].fillna("cannot tell here: too few true cells to halve")
+    )
+
+
 def _handed_in(one: Duplicate, guess: Guess, everything: Floats, *, alone: bool) -> tuple[Population, Population]:
     """Give the positive and the negative control of one perturbation as predicted cells."""
     if guess == "cells":
@@ -472,9 +479,14 @@ def summarise(calibration: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        A row for each metric: ``drf`` (mean over perturbations), ``bds`` and ``can_tell`` (DRF at least 0.1 and BDS at
-        least 0.75).
+        A row for each metric: ``drf`` (mean over perturbations), ``bds``, ``can_tell`` (DRF at least 0.1 and BDS at
+        least 0.75) and ``note`` (what to say beside its scores where it cannot).
     """
     by_metric = calibration.groupby(level="metric", sort=False)
     table = pd.DataFrame({"drf": by_metric["drf"].mean(), "bds": by_metric["wins"].mean()})
-    return table.assign(can_tell=(table["drf"] >= LEAST_DRF) & (table["bds"] >= LEAST_BDS))
+    table["can_tell"] = (table["drf"] >= LEAST_DRF) & (table["bds"] >= LEAST_BDS)
+    table["note"] = [
+        "" if able else f"cannot tell here: dynamic range {drf:.2f}, a replicate beats a guess in {bds:.0%} of cases"
+        for drf, bds, able in zip(table["drf"], table["bds"], table["can_tell"], strict=True)
+    ]
+    return table

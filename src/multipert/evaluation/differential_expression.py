@@ -23,6 +23,7 @@ from scipy import sparse
 from scipy.special import ndtr
 
 from multipert.data.expression import Floats, Matrix
+from multipert.evaluation.ranking import adjust
 
 PER_MILLION = 1e6
 
@@ -95,15 +96,6 @@ def response_table(groups: Sequence[Matrix], control: Matrix) -> ResponseTable:
     mask = np.zeros(shape[1], dtype=bool)
     mask[tested] = True
     return ResponseTable(mask, p, adjusted, change)
-
-
-def adjust(p: Floats) -> Floats:
-    """Adjust p-values for their number (Benjamini and Hochberg 1995), shape (tests,)."""
-    order = np.argsort(p)
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.empty_like(scaled)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
-    return adjusted
 
 
 def gene_totals(cells: Matrix) -> Floats:

@@ -91,13 +91,17 @@ def significant(scores: Floats, level: float = 0.05) -> NDArray[np.bool_]:
     level
         Bound on the false discovery rate.
     """
-    p = 2 * ndtr(-np.abs(scores))
-    order = np.argsort(p)
-    passes = p[order] * len(p) <= level * np.arange(1, len(p) + 1)
-    called = np.zeros(len(p), dtype=bool)
-    if passes.any():
-        called[order[: np.flatnonzero(passes)[-1] + 1]] = True
+    called: NDArray[np.bool_] = adjust(2 * ndtr(-np.abs(scores))) <= level
     return called
+
+
+def adjust(p: Floats) -> Floats:
+    """Adjust p-values for their number (Benjamini and Hochberg 1995), shape (tests,)."""
+    order = np.argsort(p)
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    adjusted = np.empty_like(scaled)
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
+    return adjusted
 
 
 def _rank_sums(group: Matrix, reference: Matrix) -> Floats:

@@ -1,10 +1,11 @@
 # `make demo` and `make test` do everything from a fresh clone: environment, install, work.
 
 PYTHON ?= python3.11
+NEWER ?= python3.12
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo test slow coverage compat lint format clean
 
 demo: .venv/demo
 	rm -rf $(DEMO)
@@ -15,6 +16,13 @@ test: .venv/test
 
 slow: .venv/test
 	$(BIN)/pytest -n 0 -m slow
+
+coverage: .venv/test
+	$(BIN)/pytest -n 2 --cov --cov-report=term
+
+# The fast tests on a newer Python with the newest release of everything (a torch of some gigabytes): nothing pinned.
+compat: .venv-compat/test
+	OMP_NUM_THREADS=1 .venv-compat/bin/pytest -n 2
 
 lint: .venv/test
 	$(BIN)/ruff check
@@ -27,7 +35,7 @@ format: .venv/test
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-compat $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch comes first and pinned: any other request for it would pull gigabytes of CUDA.
 .venv/torch: constraints.txt
@@ -41,4 +49,9 @@ clean:
 
 .venv/test: .venv/demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	touch $@
+
+.venv-compat/test: pyproject.toml
+	test -x .venv-compat/bin/python || $(NEWER) -m venv .venv-compat
+	.venv-compat/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
 	touch $@

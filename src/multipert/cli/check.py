@@ -30,11 +30,12 @@ def check(
     seed: Annotated[int, typer.Option(help="Of the halves that cells are split into.")] = 0,
 ) -> None:
     """Say which responses are there to be predicted, which carry over between contexts, and what is amiss."""
-    from multipert.data import check_writable, write_text
+    from multipert.data import check_ending, check_writable, write_text
     from multipert.evaluation import check
 
     if out is not None:
-        check_writable(out)
+        check_ending(out, [".html"])
+        check_writable(out, inputs=[data])
     found = check(
         data,
         perturbation_key=perturbation_key,

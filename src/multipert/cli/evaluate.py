@@ -25,11 +25,12 @@ def evaluate(
 ) -> None:
     """Score predicted cells against true ones, beside doing nothing and the noise ceiling."""
     from multipert.cli.tables import print_legend, print_scorecard
-    from multipert.data import check_writable, write_text
+    from multipert.data import check_ending, check_writable, write_text
     from multipert.evaluation import scorecard
 
     if out is not None:
-        check_writable(out)
+        check_ending(out, [".csv"])
+        check_writable(out, inputs=[control, truth, predicted])
     card = scorecard(
         control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, intervals=intervals
     )

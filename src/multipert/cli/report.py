@@ -23,6 +23,15 @@ class Format(StrEnum):
     RUNS = "runs"
 
 
+ENDINGS = {
+    Format.HTML: [".html"],
+    Format.MD: [".md"],
+    Format.CSV: [".csv"],
+    Format.LATEX: [".tex", ".latex"],
+}
+"""What a report of a format may be called."""
+
+
 def report(
     folder: Annotated[
         Path,
@@ -38,10 +47,12 @@ def report(
 ) -> None:
     """Draw one self-contained page of a benchmark or a run, or print its tables for a paper."""
     from multipert.benchmark import is_benchmark, load_results
-    from multipert.data import check_writable, write_text
+    from multipert.data import check_ending, check_writable, write_text
     from multipert.report import study_page, study_table
 
-    check_writable(out)
+    if format_ in ENDINGS:
+        check_ending(out, ENDINGS[format_])
+    check_writable(out, inputs=[] if data is None else [data])
     if not is_benchmark(folder):
         results = _results_of_run(folder, data)
     elif data is None:

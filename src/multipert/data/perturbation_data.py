@@ -247,7 +247,7 @@ class PerturbationData:
         dosed = condition in self.doses and condition != self.control
         return condition.rpartition("@")[0] if dosed else condition
 
-    def labels(self, condition: str) -> dict[str, object]:
+    def labels(self, condition: str) -> dict[str, str | float]:
         """Say what the columns of ``obs`` hold in a cell of a condition.
 
         Parameters
@@ -266,7 +266,7 @@ class PerturbationData:
             The condition is unknown.
         """
         _index("condition", condition, self.conditions)
-        labels: dict[str, object] = {}
+        labels: dict[str, str | float] = {}
         if self.keys.perturbation_key is not None:
             labels[self.keys.perturbation_key] = self.compound(condition)
         if self.keys.dose_key is not None:

@@ -22,16 +22,23 @@ from multipert.data.alignment import AlignedCells, read_aligned
 from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing
 from multipert.errors import InputError
 from multipert.models.parameters import DEFAULT, NoParameters, documentation, resolve, signature
-from multipert.models.run_folder import FittedModel, check_free, write_run
+from multipert.models.run_folder import Arrays as Arrays
+from multipert.models.run_folder import (
+    FittedModel,
+    Layout,
+    ModelRecord,
+    RunRecord,
+    as_type,
+    check_arrays,
+    check_free,
+    write_run,
+)
 from multipert.training import History, TrainerConfig
 
 if TYPE_CHECKING:  # none of it is needed before a network is
     from torch import nn
 
     from multipert.networks import Precision
-
-Arrays = dict[str, npt.NDArray[Any]]
-"""What a model learnt, by name."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class FitMetadata:
 
     genes: tuple[str, ...]
     conditions: tuple[str, ...]
-    labels: Mapping[str, Mapping[str, object]]
+    labels: Mapping[str, Mapping[str, str | float]]
     contexts: tuple[str, ...]
     keys: Keys
     rule: HeldOut
@@ -98,18 +105,35 @@ class FitMetadata:
 
     @classmethod
     def from_json(cls, text: Mapping[str, Any]) -> Self:
-        """Read what ``dataclasses.asdict`` wrote."""
-        return cls(
-            tuple(text["genes"]),
-            tuple(text["conditions"]),
-            text["labels"],
-            tuple(text["contexts"]),
-            Keys(**text["keys"]),
-            HeldOut.from_mapping(text["rule"]),
-            text["fingerprint"],
-            None if text["preprocessing"] is None else Preprocessing.from_mapping(text["preprocessing"]),
-            None if text["scale"] is None else ExpressionScale(**text["scale"]),
-        )
+        """Read what ``dataclasses.asdict`` wrote.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
+        metadata = as_type(cls, text, "metadata")
+        for name, at_least in (("genes", 1), ("conditions", 2), ("contexts", 1)):
+            names = getattr(metadata, name)
+            if len(names) < at_least or len(set(names)) < len(names):
+                raise InputError(f"metadata: {name} are {len(names)}, {len(set(names))} of them different")
+        columns = [set(metadata.labels.get(condition, ())) for condition in metadata.conditions]
+        if len(metadata.labels) != len(columns) or not columns[0] or any(one != columns[0] for one in columns):
+            raise InputError("metadata: labels are not those of the conditions")
+        rule = metadata.rule
+        if rule.context not in (None, *metadata.contexts) or not {*rule.conditions, *rule.hidden} <= set(
+            metadata.conditions
+        ):
+            raise InputError("metadata: the rule holds out what is not there")
+        scale, preprocessing = metadata.scale, metadata.preprocessing
+        if scale is not None and (
+            len(scale.gene_means) != len(metadata.genes)
+            or not (0 < scale.low <= scale.high and 0 <= scale.spread < 100 and min(scale.gene_means) >= 0)
+        ):
+            raise InputError("metadata: scale is not one of these genes")
+        if preprocessing is not None and preprocessing.target_sum <= 0:
+            raise InputError("metadata: preprocessing scales to nothing")
+        return metadata
 
 
 def split_digest(split: Split) -> str:
@@ -135,6 +159,8 @@ class Model(ABC):
         Losses, epoch by epoch; empty for a model without training.
     seconds_fit_
         Seconds the fit took, over all starts; of fits made together, its share.
+    device_, precision_
+        Where it was fitted, and the number format of the largest products there.
     """
 
     name: ClassVar[str]
@@ -153,6 +179,8 @@ class Model(ABC):
     """Whether it can predict a perturbation that training saw no cell of."""
     loss: ClassVar[str] = "none: nothing is trained"
     """One line: what training minimises."""
+    may_be_nan: ClassVar[tuple[str, ...]] = ()
+    """Arrays, by the last part of their name, in which NaN stands for what training saw too little of to know."""
     Parameters: ClassVar[type] = NoParameters
     """A frozen dataclass of what can be set; see :func:`~multipert.models.parameter`."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -161,6 +189,8 @@ class Model(ABC):
     metadata_: FitMetadata
     history_: History
     seconds_fit_: float
+    device_: str = "cpu"
+    precision_: str = "float32"
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -168,7 +198,9 @@ class Model(ABC):
             cls.__doc__, cls.__signature__ = documentation(cls), signature(cls)  # type: ignore[attr-defined]
 
     def __init__(self, *, preset: str = DEFAULT, seed: int = 1, **parameters: Any) -> None:
-        self.preset, self.seed = preset, seed
+        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+            raise InputError(f"seed takes a whole number from 0 to {2**32 - 1}, not {seed!r}")
+        self.preset, self.seed = preset, int(seed)
         self.parameters: Any = resolve(type(self), preset, parameters)
 
     def __repr__(self) -> str:
@@ -196,6 +228,10 @@ class Model(ABC):
     @abstractmethod
     def _restore(self, arrays: Arrays) -> None:
         """Take back what :meth:`_arrays` gave; :attr:`metadata_` and the parameters are as they were at the fit."""
+
+    def _layout(self) -> Layout | None:
+        """What :meth:`_arrays` must be, by name: checked before :meth:`_restore`; None leaves it unchecked."""
+        return None
 
     @property
     def n_parameters(self) -> int:
@@ -401,36 +437,50 @@ class Model(ABC):
             If the model is not fitted, or the folder cannot be written or holds another run.
         """
         metadata = self._fitted()
-        parameters = asdict(self.parameters)
-        versions = {
-            package: importlib.metadata.version(package)
-            for package in ("multipert", "torch", "lightning-fabric", "anndata", "numpy")
-        } | {"python": platform.python_version()}
-        described = {"model": self.name, "preset": self.preset, "parameters": parameters, "seed": self.seed}
-        fitted = FittedModel(
-            arrays=self._arrays(),
-            model={**described, "metadata": asdict(metadata), "versions": versions},
-            run={
-                **described,
-                "held_out": metadata.rule.label,
-                "data_fingerprint": metadata.fingerprint,
-                "seconds_fit": round(self.seconds_fit_, 3),
-                "steps": self.history_.steps,
-                "n_parameters": self.n_parameters,
-                "versions": versions,
-            },
-            history=self.history_.table,
+        packages = ("multipert", "torch", "anndata", "numpy", "scipy")
+        versions = {package: importlib.metadata.version(package) for package in packages}
+        configured: dict[str, Any] = {
+            "model": self.name,
+            "preset": self.preset,
+            "parameters": asdict(self.parameters),
+            "seed": self.seed,
+            "versions": versions | {"python": platform.python_version()},
+        }
+        run = RunRecord(
+            **configured,
+            held_out=metadata.rule.label,
+            data_fingerprint=metadata.fingerprint,
+            device=self.device_,
+            precision=self.precision_,
+            seconds_fit=round(self.seconds_fit_, 3),
+            steps=self.history_.steps,
+            n_parameters=self.n_parameters,
         )
+        model = ModelRecord(**configured, metadata=asdict(metadata))
+        fitted = FittedModel(self._arrays(), model, run, self.history_.table)
         write_run(Path(folder), fitted, overwrite=overwrite)
 
     @classmethod
     def from_run(cls, fitted: FittedModel) -> Self:
-        """The model that was saved as ``fitted``."""
-        described = fitted.model
-        model = cls(preset=described["preset"], seed=described["seed"], **described["parameters"])
-        model.metadata_ = FitMetadata.from_json(described["metadata"])
+        """The model that was saved as ``fitted``.
+
+        Raises
+        ------
+        InputError
+            If what was saved is damaged.
+        """
+        described, run = fitted.model, fitted.run
+        model = cls(preset=described.preset, seed=described.seed)
+        model.parameters = resolve(cls, described.preset, described.parameters)
+        model.metadata_ = FitMetadata.from_json(described.metadata)
+        if (run.held_out, run.data_fingerprint) != (model.metadata_.rule.label, model.metadata_.fingerprint):
+            raise InputError("model.json and run.json disagree in the data")
         model.history_ = History.from_table(fitted.history)
-        model.seconds_fit_ = fitted.run["seconds_fit"]
+        model.seconds_fit_ = model.history_.seconds if run.seconds_fit is None else run.seconds_fit
+        model.device_, model.precision_ = run.device or "unknown", run.precision or "unknown"
+        layout = model._layout()
+        if layout is not None:
+            check_arrays(fitted.arrays, layout, unknown=cls.may_be_nan)
         model._restore(fitted.arrays)
         return model
 

@@ -19,6 +19,7 @@ from multipert.errors import InputError
 from multipert.models.base import Arrays, Model
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
+from multipert.models.run_folder import Layout
 from multipert.training import History, TrainerConfig
 
 Doubles = npt.NDArray[np.float64]
@@ -31,6 +32,8 @@ class Baseline(Model):
 
     family: ClassVar[str] = "baseline"
     source: ClassVar[str] = "a simple baseline"
+
+    may_be_nan = ("controls", "shifts", "means")
 
     learnt_: Arrays
 
@@ -51,6 +54,9 @@ class Baseline(Model):
 
     def _restore(self, arrays: Arrays) -> None:
         self.learnt_ = arrays
+
+    def _layout(self) -> Layout:
+        return {}
 
 
 @register
@@ -94,6 +100,10 @@ class ShiftBaseline(Baseline):
 
     def _learn_from(self, data: PerturbationData, rows: Rows) -> Arrays:
         return {"controls": group_means(data, rows)[0], "shifts": mean_shifts(data, rows)}
+
+    def _layout(self) -> Layout:
+        shape = len(self.metadata_.conditions), len(self.metadata_.contexts), len(self.metadata_.genes)
+        return {"controls": (shape[1:], "f"), "shifts": (shape, "f")}
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> Floats:
         # A context has a shift for all genes or for none.
@@ -204,6 +214,12 @@ class Resample(ShiftBaseline):
 
     def _learn_from(self, data: PerturbationData, rows: Rows) -> Arrays:
         return super()._learn_from(data, rows) | {"means": group_means(data, rows)} | positive_values(data, rows)
+
+    def _layout(self) -> Layout:
+        shifts = super()._layout()
+        shape, _ = shifts["shifts"]
+        counted = {"first": (shape, "i"), "count": (shape, "i"), "cells": (shape[:2], "i")}
+        return {**shifts, "means": (shape, "f"), "values": ((None,), "f"), **counted}
 
     def _move(self, X: csr_matrix, condition: int, contexts: Rows, weights: Doubles) -> Floats:
         shifts, values = self.learnt_["shifts"][condition, contexts], self.learnt_["values"]

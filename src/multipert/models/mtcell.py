@@ -24,6 +24,7 @@ from multipert.errors import InputError
 from multipert.models.base import Arrays, Model
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
 from multipert.models.registry import register
+from multipert.models.run_folder import Layout
 from multipert.models.transfer import Contexts, Doubles, softmax_weights, stack, terms
 from multipert.training import History, TrainerConfig
 
@@ -45,6 +46,8 @@ class MTCell(Model):
     family = "multi-task"
     assumes = "how a context responds can be told from how others did, as these can be told from each other"
     loss = "squared error of the mean shifts of left-out training contexts"
+
+    may_be_nan = ("quantiles",)
 
     learnt_: Arrays
 
@@ -125,6 +128,12 @@ class MTCell(Model):
 
     def _restore(self, arrays: Arrays) -> None:
         self.learnt_ = arrays
+
+    def _layout(self) -> Layout:
+        shape = len(self.metadata_.conditions), len(self.metadata_.contexts), len(self.metadata_.genes)
+        by_gene: Layout = dict.fromkeys(("mean", "variance", "share"), (shape, "f"))
+        coefficients: Layout = {f"{what}_terms": ((None,), "f") for what in ("mean", "share")}
+        return {**by_gene, "quantiles": ((*shape, len(LEVELS)), "f"), "cells": (shape[:2], "i"), **coefficients}
 
 
 def gene_moments(data: PerturbationData, rows: Rows) -> Arrays:

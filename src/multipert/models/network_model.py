@@ -17,6 +17,7 @@ from multipert.data import PerturbationData, Split
 from multipert.data.alignment import read_aligned
 from multipert.errors import InputError
 from multipert.models.base import Arrays, FitMetadata, Model
+from multipert.models.run_folder import Layout
 from multipert.networks import Lanes, SparseBatch
 from multipert.training import History, Stage, TrainerConfig, sparse_batch, train_lanes
 
@@ -56,6 +57,10 @@ class NetworkModel(Model):
 
     def _arrays(self) -> Arrays:
         return {name: tensor.numpy() for name, tensor in self.network_.state_dict().items()}
+
+    def _layout(self) -> Layout:
+        tensors = self._network(Lanes([self.seed]), self.metadata_).state_dict().items()
+        return {name: (tensor.shape, "f" if tensor.is_floating_point() else "i") for name, tensor in tensors}
 
     def _restore(self, arrays: Arrays) -> None:
         self.network_ = self._network(Lanes([self.seed]), self.metadata_).eval()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from multipert.models.base import Model
-from multipert.models.run_folder import read_run
+from multipert.models.run_folder import blame, read_run
 from multipert.registry import Registry
 
 M = TypeVar("M", bound=type[Model])
@@ -65,7 +65,9 @@ def load(folder: str | Path) -> Model:
     Raises
     ------
     InputError
-        If it is no run folder, is damaged, or was written by a newer multipert.
+        If it is no run folder, is damaged, or was written by another version of multipert.
     """
     fitted = read_run(Path(folder))
-    return model_class(fitted.model["model"]).from_run(fitted)
+    model = model_class(fitted.model.model)
+    with blame(Path(folder)):
+        return model.from_run(fitted)

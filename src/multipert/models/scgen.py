@@ -76,6 +76,8 @@ class LatentArithmetic(OneForEach):
     Parameters: ClassVar[type] = LatentArithmeticParameters
     loss = "0.5 * sum of squares over genes + 0.5 * kl_weight * KL(z || N(0, I)), mean over cells"
 
+    may_be_nan = ("delta", "centroids", "deltas", "common")
+
     parameters: Any
 
     @abstractmethod

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         train_on_everything,
     )
     from multipert.errors import InputError
-    from multipert.evaluation import check, evaluate
+    from multipert.evaluation import bounds, check, evaluate, evaluate_many, scorecard
 
 __version__ = "0.1.0"
 
@@ -28,8 +28,10 @@ __all__ = [
     "InputError",
     "PerturbationData",
     "Split",
+    "bounds",
     "check",
     "evaluate",
+    "evaluate_many",
     "leave_combination_out",
     "leave_context_out",
     "leave_covariate_out",
@@ -39,6 +41,7 @@ __all__ = [
     "models",
     "perturbation_folds",
     "preprocess",
+    "scorecard",
     "simulate",
     "train_on_everything",
 ]
@@ -47,8 +50,10 @@ _ROOM = {
     "InputError": "multipert.errors",
     "PerturbationData": "multipert.data",
     "Split": "multipert.data",
+    "bounds": "multipert.evaluation",
     "check": "multipert.evaluation",
     "evaluate": "multipert.evaluation",
+    "evaluate_many": "multipert.evaluation",
     "leave_combination_out": "multipert.data",
     "leave_context_out": "multipert.data",
     "leave_covariate_out": "multipert.data",
@@ -57,6 +62,7 @@ _ROOM = {
     "leave_perturbation_out": "multipert.data",
     "perturbation_folds": "multipert.data",
     "preprocess": "multipert.data",
+    "scorecard": "multipert.evaluation",
     "simulate": "multipert.data",
     "train_on_everything": "multipert.data",
 }

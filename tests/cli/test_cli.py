@@ -71,7 +71,9 @@ def test_fit_predict_evaluate(run: Run, files: Path, tmp_path: Path) -> None:
     assert all(name in out for name in (*STUDY, "floor", "ceiling", "normalised"))
     scores = pd.read_csv(tmp_path / "scores.csv")
     assert len(scores) == 1
-    assert list(scores.columns) == [name for name, metric in METRICS.items() if not metric.several]
+    names = [name for name, metric in METRICS.items() if not metric.several]
+    assert list(scores.columns[: len(names)]) == names
+    assert {"edist_floor", "edist_ceiling", "edist_normalised"} <= set(scores.columns[len(names) :])
     expected = mp.evaluate(
         control=files / "controls.h5ad", truth=files / "truth.h5ad", predicted=tmp_path / "predicted.h5ad"
     )
@@ -90,8 +92,33 @@ def test_several_perturbations_are_scored_at_once_with_intervals(run: Run, adata
     assert all(name in out for name in ("alpha", "beta", "low", "high", "discrimination"))
     scores = pd.read_csv(tmp_path / "s.csv", index_col=0)
     assert list(scores.index) == ["alpha", "beta"]
-    assert list(scores.columns) == list(METRICS)
+    assert list(scores.columns[: len(METRICS)]) == list(METRICS)
+    assert {"edist_low", "edist_high", "edist_floor", "edist_normalised"} <= set(scores.columns)
     assert (scores["discrimination"] == 1).all()
+    code, _, err = run("evaluate", *files)
+    assert code == 2
+    assert "--perturbation-key condition" in err
+
+
+def test_many_perturbations_are_summed_up_on_the_terminal(run: Run, tmp_path: Path) -> None:
+    names = [f"drug{i}" for i in range(12)]
+    cells = mp.simulate(n_genes=60, contexts=["A"], perturbations=names, cells_per_group=8, seed=0)
+    is_control = (cells.obs["condition"] == "control").to_numpy()
+    places = [tmp_path / f"{name}.h5ad" for name in "ctp"]
+    for rows, place in zip((is_control, ~is_control, ~is_control), places, strict=True):
+        cells[rows].copy().write_h5ad(place)
+    files = [word for pair in zip(("--control", "--truth", "--predicted"), places, strict=True) for word in pair]
+    mean_response = ("--mean-response", places[1], "--perturbation-key", "condition", "--out", tmp_path / "s.csv")
+    code, out, err = run("evaluate", *files, *mean_response)
+    assert code == 0, err
+    assert "means over 12 perturbations" in out
+    assert "best by edist" in out
+    assert "worst by edist" in out
+    assert sum(name in out for name in names) <= 10
+    assert len(out.splitlines()) < 60
+    scores = pd.read_csv(tmp_path / "s.csv", index_col=0)
+    assert len(scores) == 12
+    assert {"edist_floor", "edist_mean_response", "edist_ceiling", "edist_normalised"} <= set(scores.columns)
 
 
 def test_report_of_a_run(run: Run, files: Path, fitted: Path, tmp_path: Path) -> None:

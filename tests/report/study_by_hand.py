@@ -35,6 +35,8 @@ BOUNDS = {
     "de_recall": (0.0, 0.8),
     "variance_ratio": (0.5, 1.02),
     "gene_wasserstein": (0.9, 0.05),
+    "covariance_distance": (0.5, 0.1),
+    "perturbed_pearson": (0.1, 0.8),
     "discrimination": (0.5, 0.95),
 }
 

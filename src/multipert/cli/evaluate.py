@@ -1,9 +1,12 @@
 """``multipert evaluate``: score a prediction against the truth."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def evaluate(
@@ -19,30 +22,58 @@ def evaluate(
             "--perturbation-key", metavar="K", help="Column of obs that tells several perturbations apart in T and P."
         ),
     ] = None,
+    mean_response: Annotated[
+        Path | None,
+        typer.Option(
+            "--mean-response",
+            metavar="M.h5ad",
+            help="What anyone would predict from the other contexts (the prediction of a mean-shift run): "
+            "the second floor.",
+        ),
+    ] = None,
     intervals: Annotated[
         int, typer.Option("--intervals", metavar="N", help="Bootstrap draws for 95 % intervals, 200 say; 0 for none.")
     ] = 0,
 ) -> None:
-    """Score predicted cells against true ones, beside doing nothing and the noise ceiling."""
-    from multipert.cli.tables import print_legend, print_scorecard
+    """Score predicted cells against true ones, between doing nothing and a replicate.
+
+    Of several perturbations the means are shown, and the worst and best five; --out holds them all.
+    """
+    from multipert.cli.tables import print_legend, print_scorecard, print_summary
     from multipert.data import check_ending, check_writable, write_text
     from multipert.evaluation import scorecard
 
     if out is not None:
         check_ending(out, [".csv"])
-        check_writable(out, inputs=[control, truth, predicted])
+        check_writable(out, inputs=[control, truth, predicted, *([mean_response] if mean_response is not None else [])])
     card = scorecard(
-        control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, intervals=intervals
+        control=control,
+        truth=truth,
+        predicted=predicted,
+        perturbation_key=perturbation_key,
+        mean_response=mean_response,
+        intervals=intervals,
     )
     if perturbation_key is None:
         print_scorecard(card)
     else:
-        for name in card.index.unique(0):
-            print_scorecard(card.loc[name], title=str(name))
-    print_legend()
+        print_summary(card)
+    print_legend(mean_response is not None)
     if out is not None:
-        row = card["score"].to_frame().T if perturbation_key is None else card["score"].unstack(sort=False)
-        write_text(out, row.to_csv(index=perturbation_key is not None))
+        write_text(out, _as_rows(card, perturbation_key).to_csv(index=perturbation_key is not None))
         notes = out.with_suffix(f".notes{out.suffix}")
         write_text(notes, card[["drf", "bds", "can_tell", "note"]].to_csv())
         print(f"written to {out}, and what must be said beside the scores to {notes}")
+
+
+def _as_rows(card: "pd.DataFrame", perturbation_key: str | None) -> "pd.DataFrame":
+    """A row for each perturbation: the scores, then their bounds and what these make of them."""
+    import pandas as pd
+
+    def rows(column: str) -> pd.DataFrame:
+        one = card[column]
+        return one.unstack(sort=False) if perturbation_key is not None else one.to_frame().T.reset_index(drop=True)
+
+    bounds = [name for name in ("low", "high", "floor", "mean_response", "ceiling", "normalised") if name in card]
+    known = [name for name in bounds if card[name].notna().any()]
+    return pd.concat([rows("score"), *(rows(name).add_suffix(f"_{name}") for name in known)], axis=1)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +22,15 @@ SCORINGS_PER_REFERENCE = 6
 """A floor, and a ceiling of five splits."""
 
 
+WARM_UP = 1
+"""Epochs that are not counted: in the first steps loops are compiled, memory is claimed, libraries are loaded."""
+
+MEASURED_SECONDS, MEASURED_EPOCHS = 1.0, 20
+"""How long, or how many epochs, steps are measured after that."""
+
+
 class _Enough(Exception):  # noqa: N818  (no error)
-    """Ends a training after its first epoch."""
+    """Ends a training once its steps have been measured."""
 
 
 def estimate_seconds(jobs: Sequence[Job]) -> dict[str, float]:
@@ -36,8 +44,8 @@ def estimate_seconds(jobs: Sequence[Job]) -> dict[str, float]:
     Returns
     -------
     dict
-        Seconds on one worker, by model label, and for floors and ceilings under ``"bounds"``. Trainings that stop
-        early take less.
+        Seconds on one worker, by model label, and for floors and ceilings under ``"bounds"``. A training that may stop
+        early is taken to do so midway.
     """
     total: dict[str, float] = {}
     known: dict[tuple[str, str], float] = {}
@@ -66,29 +74,38 @@ def _seconds_of_scoring(job: HeldOutJob) -> float:
 
 
 def _seconds_of_training(job: TrialJob) -> float:
-    """Time of the first epoch on some cells, times the steps that all of them take over those it took."""
+    """Time of the steps after the first epochs, on some cells, times the steps that all cells take."""
     data, model = job.data(), job.create()
     started = time.monotonic()
     if not isinstance(model, NetworkModel):
         model.fit(data, leave_context_out(data, job.held_out))
         return time.monotonic() - started
-    seen: list[History] = []
-
-    def stop(network: nn.Module, history: History) -> None:
-        seen.append(history)
-        raise _Enough
-
+    steps = model.planned_steps(data, leave_context_out(data, job.held_out))
+    preparation = time.monotonic() - started
     for cells in (_some(data), data):
         try:
-            model.fit(cells, leave_context_out(cells, job.held_out), device=job.device, progress=False, on_epoch=stop)
-        except _Enough:
-            break
+            return preparation + steps * _seconds_per_step(job, cells)
         except InputError:  # too few cells to fill a batch: measured on all of them, or the trial's to report
             continue
-    if not seen:
-        return 0.0
-    steps = model.planned_steps(data, leave_context_out(data, job.held_out))
-    return seen[0].seconds / seen[0].steps * steps
+    return 0.0
+
+
+def _seconds_per_step(job: TrialJob, cells: PerturbationData) -> float:
+    """Train a little, and time the steps after the warm-up; all of them where there are no others."""
+    times: list[tuple[float, int]] = []
+
+    def measure(network: nn.Module, history: History) -> None:
+        times.append((history.seconds, history.steps))
+        after = len(times) - WARM_UP
+        if after >= MEASURED_EPOCHS or (after >= 1 and history.seconds - times[WARM_UP - 1][0] > MEASURED_SECONDS):
+            raise _Enough
+
+    with suppress(_Enough):
+        job.create().fit(
+            cells, leave_context_out(cells, job.held_out), device=job.device, progress=False, on_epoch=measure
+        )
+    before = times[WARM_UP - 1] if len(times) > WARM_UP else (0.0, 0)
+    return (times[-1][0] - before[0]) / (times[-1][1] - before[1])
 
 
 def _some(data: PerturbationData) -> PerturbationData:

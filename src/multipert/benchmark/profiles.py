@@ -20,7 +20,7 @@ CELLS_KEPT = 60
 VALUES_KEPT = 1_000_000
 """Expression values that a record keeps, at most: with many genes and conditions fewer cells, but ten at least."""
 
-PLACES_KEPT = 500
+PLACES_KEPT = 250
 """Control, true and predicted cells whose place in the principal components is kept, at most of each."""
 
 ROLES = ("control", "true", "predicted")

@@ -47,10 +47,17 @@ class NetworkModel(Model):
         return learn_in_lanes([self], data, [split], config, identity)[0]
 
     def planned_steps(self, data: PerturbationData, split: Split) -> int:
-        """How many steps a fit would take; fewer where a stage stops early."""
+        """How many steps a fit can be expected to take.
+
+        Of a stage that may stop early, the geometric middle between the epochs of its patience and all of them.
+        """
         metadata = FitMetadata.of(data, split)
         stages = self._stages(self._network(Lanes([self.seed]), metadata), data, split)
-        return sum(stage.epochs * len(stage.batches) for stage in stages)
+        epochs = (
+            stage.epochs if stage.patience is None else (stage.epochs * min(stage.patience, stage.epochs)) ** 0.5
+            for stage in stages
+        )
+        return round(sum(one * len(stage.batches) for one, stage in zip(epochs, stages, strict=True)))
 
     def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
         """Read off the trained network what prediction needs, into buffers of its own."""

@@ -274,10 +274,10 @@ class DatasetSummary:
         """Labels from the best to the worst: those with a mean over all contexts that any model was tried in."""
         return [label for label in self.ranking if label not in self.incomplete and not np.isnan(self.mean(label))]
 
-    def places(self, most: int) -> list[tuple[Reference, str]]:
-        """Held-out contexts and perturbations that are drawn one by one: the perturbations farthest from control."""
+    def places(self, most: int, *, perturbations: int | None = None) -> list[tuple[Reference, str]]:
+        """At most so many held-out contexts and perturbations to be drawn one by one: those farthest from control."""
         contexts = self.references[:most]
-        far = self.strongest(max(1, most // max(1, len(contexts))))
+        far = self.strongest(perturbations or max(1, most // max(1, len(contexts))))
         return [(one, perturbation) for one in contexts for perturbation in far if perturbation in one.profiles]
 
     @cached_property

@@ -19,6 +19,7 @@ CLASS = "class:"
 
 _COORDINATES = re.compile(r' (?:d|x|y|transform)="[^"<>]*"')
 _DECIMALS = re.compile(r"(\.\d\d)\d+")
+_FONT = re.compile(r" font-family: [^;\"]*;| transform=\"rotate\(-0 [^\"]*\"")
 _INDENT = re.compile(r"\n +")
 
 STYLE: dict[str, Any] = {
@@ -99,8 +100,9 @@ def to_svg(figure: Figure, name: str, *, title: str, description: str) -> Markup
 
 
 def _shorter(svg: str) -> str:
-    """Write coordinates to a hundredth of a point, and no indentation: half the bytes."""
-    return _COORDINATES.sub(lambda found: _DECIMALS.sub(r"\1", found[0]), _INDENT.sub("\n", svg))
+    """Write coordinates to a hundredth of a point, no indentation and no font, which is the page's: half the bytes."""
+    svg = _FONT.sub("", _INDENT.sub("\n", svg))
+    return _COORDINATES.sub(lambda found: _DECIMALS.sub(r"\1", found[0]), svg)
 
 
 def _references(svg: ElementTree.Element) -> set[str]:

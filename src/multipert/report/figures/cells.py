@@ -22,7 +22,7 @@ from multipert.report.svg import INK, house_style
 
 GENES_NAMED = 8
 """Genes named in a scatter of means."""
-PLACES_DRAWN = 12
+PLACES_DRAWN = 8
 """Contexts and perturbations of which means and populations are drawn."""
 NAMED_CONDITIONS = 10
 """Conditions that get a colour each in the UMAP; of more, control stands against all others."""
@@ -217,13 +217,13 @@ def components(cells_of: Mapping[str, Floats], shares: tuple[float, float]) -> F
     figure = Figure(figsize=(WIDE, 4.0))
     axes = figure.add_subplot()
     rng = np.random.default_rng(0)
-    drawn = {name: rng.permutation(cells) for name, cells in cells_of.items()}
-    # All in one random order, so that no population lies on top of another.
-    order = rng.permutation(sum(map(len, drawn.values())))
-    cells = np.concatenate(list(drawn.values()))[order]
-    colours = np.repeat([COLOURS[name] for name in drawn], [len(part) for part in drawn.values()])[order]
-    size = float(np.clip(9_000 / len(cells), 4, 16))
-    axes.scatter(cells[:, 0], cells[:, 1], s=size, c=colours, alpha=0.5, lw=0, rasterized=True)
+    drawn = {name: np.array_split(rng.permutation(cells), _TURNS) for name, cells in cells_of.items()}
+    # Drawn in turns, so that no population lies on top of another.
+    for turn in range(_TURNS):
+        for name, parts in drawn.items():
+            _dots(axes, parts[turn], COLOURS[name], alpha=0.5)
+    axes.update_datalim(np.concatenate(list(cells_of.values())))
+    axes.autoscale_view()
     centres = {name: cells.mean(axis=0) for name, cells in cells_of.items()}
     for name, centre in centres.items():
         if name != "control":
@@ -284,10 +284,10 @@ def _densest(places: Floats) -> Floats:
     return np.asarray(some[int(np.argmin(near))])
 
 
-def _dots(axes: Axes, places: Floats, colour: str) -> None:
+def _dots(axes: Axes, places: Floats, colour: str, alpha: float = 0.85) -> None:
     """Draw dots as one path of strokes without length and with round ends: sharp, and a tenth of the bytes of marks."""
     if len(places) == 0:
         return
     path = Path(np.repeat(places, 2, axis=0), [Path.MOVETO, Path.LINETO] * len(places))
     path.should_simplify = False  # or the strokes without length would go
-    axes.add_patch(PathPatch(path, fill=False, ec=colour, lw=3, capstyle="round", alpha=0.85))
+    axes.add_patch(PathPatch(path, fill=False, ec=colour, lw=3, capstyle="round", alpha=alpha))

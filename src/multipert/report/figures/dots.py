@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -127,17 +128,13 @@ def dots(rows: Sequence[str], roles: Sequence[str], genes: Sequence[str], mean: 
     y, x = np.mgrid[: len(rows), : len(genes)]
     known = np.isfinite(mean)
     high = float(np.nanmax(mean)) or 1.0
-    drawn = axes.scatter(
-        x[known],
-        y[known],
-        s=_LARGEST * fraction[known],
-        c=mean[known],
-        cmap="viridis_r",
-        vmin=0,
-        vmax=high,
-        edgecolors=INK,
-        linewidths=0.3,
-    )
+    # Strokes without length and with round ends: a third of the bytes of marks.
+    ends = np.stack([np.column_stack([x[known], y[known]])] * 2, axis=1)
+    widths = np.sqrt(_LARGEST * fraction[known])
+    drawn = LineCollection(list(ends), linewidths=widths, cmap="viridis_r", capstyle="round")
+    drawn.set_array(mean[known])
+    drawn.set_clim(0, high)
+    axes.add_collection(drawn)
     axes.set_xticks(range(len(genes)), [short(gene) for gene in genes], rotation=90)
     axes.set_yticks(range(len(rows)), rows)
     for tick, role in zip(axes.get_yticklabels(), roles, strict=True):

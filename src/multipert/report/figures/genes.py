@@ -20,7 +20,7 @@ from multipert.report.svg import INK, house_style
 
 GENES_DRAWN = 6
 """Genes whose expression is drawn."""
-PLACES_DRAWN = 12
+PLACES_DRAWN = 8
 """Contexts, or contexts and perturbations, in which genes are drawn."""
 
 _POINTS = 56  # of a density
@@ -28,7 +28,8 @@ _POINTS = 56  # of a density
 
 def genes_across(summary: DatasetSummary) -> Section | None:
     """Draw the genes that respond most across contexts, for the perturbations with the largest effect."""
-    places = summary.places(PLACES_DRAWN)
+    # Of doses, the one farthest from control: the others have the dose-response curves.
+    places = summary.places(PLACES_DRAWN, perturbations=1 if summary.doses else None)
     groups = []
     for perturbation in dict.fromkeys(one for _, one in places):
         contexts = [reference for reference, one in places if one == perturbation]

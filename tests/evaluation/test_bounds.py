@@ -45,6 +45,13 @@ def test_a_replicate_shares_no_control_cell_with_the_truth(kang: Callable[[str],
     assert list(ceilings.index[ceilings > 0.3]) == [("A172", "TGFBR2", "pearson_delta")]
 
 
+def test_a_replicate_is_told_from_other_perturbations_whatever_its_controls(mcfaline: Any) -> None:
+    control, truth = mcfaline["A172"]
+    named = {"control": control, "truth": truth, "perturbation_key": "perturbation", "metrics": ["discrimination"]}
+    by_seed = [bounds(**named, seed=seed)["ceiling"].mean() for seed in range(3)]
+    assert np.mean(by_seed) > 0.5
+
+
 def test_the_floor_is_what_other_control_cells_score(mcfaline: Any) -> None:
     """Cells without any response correlate with the response, since both are set against the same controls."""
     control, truth = mcfaline["A172"]

@@ -420,15 +420,15 @@ def perturbed_pearson(comparisons: Sequence[Comparison]) -> Floats:
 def discrimination(comparisons: Sequence[Comparison]) -> Floats:
     """``1 - rank / (n - 1)`` for each of n perturbations.
 
-    The rank of a perturbation is the number of others whose true mean shift lies nearer (Euclidean, all genes) to its
-    predicted one; a tie counts half. NaN for a single perturbation.
+    The rank of a perturbation is the number of others whose true mean lies nearer (Euclidean, all genes) to its
+    predicted one; a tie counts half. NaN for a single perturbation. (Of shifts from control the ranks are the same.)
     """
     if len(comparisons) < 2:
         return np.full(len(comparisons), nan)
-    true = np.stack([comparison.true_shift for comparison in comparisons])
+    true = np.stack([comparison.truth.mean for comparison in comparisons])
     scores = np.empty(len(comparisons))
     for i, comparison in enumerate(comparisons):
-        gaps = np.linalg.norm(true - comparison.predicted_shift, axis=1)
+        gaps = np.linalg.norm(true - comparison.predicted.mean, axis=1)
         rank = np.sum(gaps < gaps[i]) + (np.sum(gaps == gaps[i]) - 1) / 2
         scores[i] = 1 - rank / (len(comparisons) - 1)
     return scores

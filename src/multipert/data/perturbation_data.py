@@ -207,7 +207,7 @@ class PerturbationData:
     def expression_space(self, rows: NDArray[np.int64]) -> ExpressionSpace:
         """The genes and the scale of the cells at ``rows`` (chosen,), those a model is trained on."""
         group = self.condition[rows] * len(self.contexts) + self.context[rows]
-        return ExpressionSpace(tuple(self.genes), self.preprocessing, ExpressionScale.of(self.X[rows], group))
+        return ExpressionSpace(tuple(self.genes), self.preprocessing, ExpressionScale.of(self.X, rows, group))
 
     def rows(
         self, *, condition: str | None = None, context: str | None = None, covariate: str | None = None

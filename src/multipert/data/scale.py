@@ -115,9 +115,9 @@ class ExpressionScale:
     gene_means: tuple[float, ...]
 
     @classmethod
-    def of(cls, X: sparse.csr_matrix, group: NDArray[np.int64]) -> Self:
-        """Measure log-normalised cells (cells, genes) that fall into groups (cells,)."""
-        totals, gene_means = unlogged(X)
+    def of(cls, X: sparse.csr_matrix, rows: NDArray[np.int64], group: NDArray[np.int64]) -> Self:
+        """Measure those at ``rows`` (chosen,) of log-normalised cells (cells, genes); they fall into groups (chosen,)."""
+        totals, gene_means = unlogged(X, rows)
         medians = pd.Series(totals).groupby(group).median()
         means = tuple(float(f"{mean:.5g}") for mean in gene_means)  # nobody needs more digits, and JSON is long
         return cls(float(medians.min()), float(medians.max()), _spread(totals), means)
@@ -247,15 +247,24 @@ def read_preprocessing(adata: AnnData, X: sparse.csr_matrix) -> Preprocessing | 
     return Preprocessing(float(np.median(totals)), tuple(adata.var_names))
 
 
-def unlogged(X: sparse.csr_matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Undo the logarithm of expression (cells, genes): the totals of cells (cells,), the means of genes (genes,)."""
-    totals, sums = np.zeros(X.shape[0]), np.zeros(X.shape[1])
-    for start in range(0, X.shape[0], _AT_ONCE):
-        part = X[start : start + _AT_ONCE].astype(np.float64)
+def unlogged(
+    X: sparse.csr_matrix, rows: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Undo the logarithm of expression (cells, genes), of all cells or of those at ``rows``, some at a time.
+
+    Returns
+    -------
+    tuple
+        (chosen,) the totals of cells, and (genes,) the means of genes.
+    """
+    rows = np.arange(X.shape[0]) if rows is None else rows
+    totals, sums = np.zeros(len(rows)), np.zeros(X.shape[1])
+    for start in range(0, len(rows), _AT_ONCE):
+        part = X[rows[start : start + _AT_ONCE]].astype(np.float64)
         part.data = np.expm1(part.data)
         totals[start : start + _AT_ONCE] = np.asarray(part.sum(axis=1)).ravel()
         sums += np.asarray(part.sum(axis=0)).ravel()
-    return totals, sums / X.shape[0]
+    return totals, sums / len(rows)
 
 
 def _spread(totals: NDArray[np.float64]) -> float:

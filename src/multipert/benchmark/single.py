@@ -48,6 +48,11 @@ def results_of_run(
     held_out = split.held_out
     if held_out is None:
         raise InputError("nothing was held out in this fit, so no truth is left to test it on: hold out a context")
+    if split.rule.unseen_conditions:
+        raise InputError(
+            f"training saw no cell of {', '.join(split.rule.unseen_conditions)}: a run is tested on what it saw "
+            "elsewhere, in a held-out context or level of the covariate"
+        )
     metrics = METRICS.ours
     cells = HeldOutCells.of_split(data, name, split, metrics)
     perturbations = list(cells.truth)
@@ -60,7 +65,7 @@ def results_of_run(
     what = perturbations[0] if len(perturbations) == 1 else f"{len(perturbations)} perturbations"
     return StudyResults(
         title=f"Predicted by {model.name}: {what} in {held_out}",
-        question=_question(model, data, held_out, perturbations),
+        question=_question(model, data, split, perturbations),
         datasets=[
             DatasetCard.of(
                 data, name=name, source=source, published=None, held_out=[held_out], perturbations=perturbations
@@ -78,15 +83,19 @@ def results_of_run(
     )
 
 
-def _question(model: Model, data: PerturbationData, held_out: str, perturbations: list[str]) -> str:
+def _question(model: Model, data: PerturbationData, split: Split, perturbations: list[str]) -> str:
     """Say what training could see, and what is asked."""
-    others = [context for context in data.contexts if context != held_out]
-    inside, kept = len(data.rows(context=held_out)), len(data.rows(condition=data.control, context=held_out))
+    held_out, context, covariate = split.held_out, split.rule.context, split.rule.covariate
+    kept = len(data.rows(condition=data.control, context=context, covariate=covariate))
+    inside = kept + len(split.test)
+    names = data.contexts if covariate is None else data.covariates
+    others = [name for name in names if name not in (context, covariate)]
+    what = "context" if covariate is None else "level"
     named = f" ({', '.join(others)})" if len(others) <= 8 else ""
     few, rest = ", ".join(perturbations[:8]), len(perturbations) - 8
     return (
         f"{model.name} learned from {len(data) - inside:,} cells of {len(others)} other "
-        f"context{'s' if len(others) > 1 else ''}{named}, control and perturbed, and the {kept:,} control cells of "
+        f"{what}{'s' if len(others) > 1 else ''}{named}, control and perturbed, and the {kept:,} control cells of "
         f"{held_out}. How {held_out} responds to {few}{f' and {rest} more' if rest > 0 else ''} was held out; it was "
         "predicted from the control cells alone, then compared with the cells truly perturbed."
     )

@@ -12,7 +12,7 @@ from multipert.cli.keys import Compound, ContextKey, Control, CovariateKey, Dose
 if TYPE_CHECKING:
     from multipert.evaluation import DataCheck
 
-Data = Annotated[Path, typer.Argument(metavar="DATA.h5ad", help="Log-normalised cells.", show_default=False)]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Log-normalised cells, h5ad or zarr.", show_default=False)]
 
 _COLOURS = {"can be predicted": "green", "differs by context": "yellow", "too weak": "red", "too little data": "red"}
 

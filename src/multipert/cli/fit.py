@@ -23,7 +23,7 @@ from multipert.errors import InputError
 if TYPE_CHECKING:
     from multipert.networks import Precision
 
-Data = Annotated[Path, typer.Argument(metavar="DATA.h5ad", help="Log-normalised cells.", show_default=False)]
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Log-normalised cells, h5ad or zarr.", show_default=False)]
 
 
 def fit(
@@ -44,7 +44,8 @@ def fit(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training cells.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Another parameter of the model; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter, such as latent=64; repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 (the second GPU) or mps.")] = "auto",
     precision: Annotated[

@@ -116,7 +116,7 @@ class ExpressionScale:
 
     @classmethod
     def of(cls, X: sparse.csr_matrix, rows: NDArray[np.int64], group: NDArray[np.int64]) -> Self:
-        """Measure those at ``rows`` (chosen,) of log-normalised cells (cells, genes); they fall into groups (chosen,)."""
+        """Measure the log-normalised cells (cells, genes) at ``rows`` (chosen,), which fall into groups (chosen,)."""
         totals, gene_means = unlogged(X, rows)
         medians = pd.Series(totals).groupby(group).median()
         means = tuple(float(f"{mean:.5g}") for mean in gene_means)  # nobody needs more digits, and JSON is long

@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 
+from conftest import Run
 from multipert.data import simulate
-from multipert.evaluation.counts import CountPanel, mean_response, pseudo_bulk, sampling_noise
+from multipert.errors import InputError
+from multipert.evaluation import METRICS, PROFILES, evaluate, evaluate_many, scorecard
+from multipert.evaluation.counts import CountPanel, predict_mean_response, pseudo_bulk, sampling_noise
 from multipert.evaluation.differential_expression import response_table
 from multipert.evaluation.vcc2026 import (
     VCC2026,
@@ -175,7 +178,7 @@ def test_the_mean_response_has_the_mean_of_the_others_where_a_gene_is_the_target
     groups = {name: counts(rng, 400) for name in ("g1", "other", "third")}
     control = counts(rng, 900)
     truth = CountPanel(control, groups, pd.Index([f"g{i}" for i in range(60)]))
-    predicted = mean_response(truth).groups["g1"]
+    predicted = predict_mean_response(truth).groups["g1"]
     means = {name: cells.mean(axis=0) for name, cells in groups.items()}
     seen = control.mean(axis=0) > 0.5
     expected = np.mean(list(means.values()), axis=0)
@@ -213,3 +216,75 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     first = response_table(groups, control)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
     np.testing.assert_array_equal(first.p, response_table(groups, control).p)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Any]:
+    """Control, true and predicted cells: counts in a layer, log-normalised values in X, as predict writes them."""
+    truth, predicted = simulated()
+    is_control = (truth.obs["target"] == CONTROL).to_numpy()
+    found = {}
+    for role, cells in (("control", truth[is_control]), ("truth", truth[~is_control]), ("predicted", predicted)):
+        cells = cells.copy()
+        if role == "predicted":
+            cells = cells[:, ::-1].copy()
+            cells.layers["counts"] = cells.X.copy()
+            cells.X.data = np.log1p(cells.X.data)
+        found[role] = tmp_path / f"{role}.h5ad"
+        cells.write_h5ad(found[role])
+    return found
+
+
+def test_the_profile_reads_counts_from_x_or_a_layer(files: dict[str, Any]) -> None:
+    truth, predicted = simulated()
+    control = sparse.csr_array(truth[(truth.obs["target"] == CONTROL).to_numpy()].X)
+    expected = score_panel(panel(truth, control), panel(predicted, control))
+    found = evaluate_many(**files, perturbation_key="target", profile="vcc2026")
+    pd.testing.assert_frame_equal(found, expected, check_names=False)
+    card = scorecard(**files, perturbation_key="target", profile="vcc2026")
+    assert list(card.index) == list(VCC2026)
+    assert card.attrs["score"] == pytest.approx(card["normalised"].mean())
+    pd.testing.assert_series_equal(card["score"], combine(expected), check_names=False)
+
+
+def test_a_single_perturbation_is_scored_and_told_what_it_lacks(files: dict[str, Any], tmp_path: Path) -> None:
+    chosen = {}
+    for role in ("truth", "predicted"):
+        cells = anndata.read_h5ad(files[role])
+        chosen[role] = cells[(cells.obs["target"] == "drug1").to_numpy()]
+    scores = evaluate(control=files["control"], **chosen, profile="vcc2026")
+    assert np.isnan(scores["pds_cosine"])
+    assert "several perturbations" in scores.attrs["notes"]["pds_cosine"]
+    assert scores.drop("pds_cosine").notna().sum() >= 3
+    card = scorecard(control=files["control"], **chosen, profile="vcc2026")
+    assert np.isnan(card.attrs["score"])
+    assert card["note"].str.contains("no mean response").all()
+
+
+def test_what_is_no_count_is_refused(files: dict[str, Any]) -> None:
+    cells = anndata.read_h5ad(files["predicted"])
+    del cells.layers["counts"]
+    with pytest.raises(InputError, match="the predicted cells.*no raw counts"):
+        evaluate_many(**{**files, "predicted": cells}, perturbation_key="target", profile="vcc2026")
+    with pytest.raises(InputError, match="there is no profile 'vcc2025'"):
+        evaluate_many(**files, perturbation_key="target", profile="vcc2025")
+    with pytest.raises(InputError, match="reads no counts"):
+        evaluate_many(**files, perturbation_key="target", counts_layer="counts")
+    with pytest.raises(InputError, match="metrics of its own"):
+        evaluate_many(**files, perturbation_key="target", profile="vcc2026", metrics=["mse"])
+
+
+def test_the_command_prints_and_writes_the_profile(files: dict[str, Any], tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "scores.csv"
+    paths = [word for role, path in files.items() for word in (f"--{role}", path)]
+    code, printed, err = run("evaluate", *paths, "--perturbation-key", "target", "--profile", "vcc2026", "--out", out)
+    assert code == 0, err
+    assert "mean of the six" in printed
+    row = pd.read_csv(out).iloc[0]
+    assert row["vcc2026"] == pytest.approx(np.mean([row[f"{name}_normalised"] for name in VCC2026]))
+
+
+def test_every_profile_names_metrics_that_there_are() -> None:
+    for profile in PROFILES.values():
+        known = VCC2026 if profile.needs == "counts" else METRICS
+        assert all(name in known for name in profile.metrics())

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from multipert.cli.keys import CountsLayer
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -31,6 +33,10 @@ def evaluate(
             "the second floor.",
         ),
     ] = None,
+    profile: Annotated[
+        str, typer.Option(help="Which metrics: default, study (its nine) or vcc2026 (six, of raw counts).")
+    ] = "default",
+    counts_layer: CountsLayer = None,
     intervals: Annotated[
         int, typer.Option("--intervals", metavar="N", help="Bootstrap draws for 95 % intervals, 200 say; 0 for none.")
     ] = 0,
@@ -39,9 +45,10 @@ def evaluate(
 
     Of several perturbations the means are shown, and the worst and best five; --out holds them all.
     """
-    from multipert.cli.tables import print_legend, print_scorecard, print_summary
+    from multipert.cli.tables import print_combined, print_legend, print_scorecard, print_summary
     from multipert.data import check_ending, check_writable, write_text
     from multipert.evaluation import scorecard
+    from multipert.evaluation.profiles import find_profile
 
     if out is not None:
         check_ending(out, [".csv"])
@@ -52,8 +59,16 @@ def evaluate(
         predicted=predicted,
         perturbation_key=perturbation_key,
         mean_response=mean_response,
+        profile=profile,
+        counts_layer=counts_layer,
         intervals=intervals,
     )
+    if find_profile(profile).combined:
+        print_combined(card, profile)
+        if out is not None:
+            write_text(out, _combined_row(card, profile).to_csv(index=False))
+            print(f"written to {out}")
+        return
     if perturbation_key is None:
         print_scorecard(card)
     else:
@@ -77,3 +92,13 @@ def _as_rows(card: "pd.DataFrame", perturbation_key: str | None) -> "pd.DataFram
     bounds = [name for name in ("low", "high", "floor", "mean_response", "ceiling", "normalised") if name in card]
     known = [name for name in bounds if card[name].notna().any()]
     return pd.concat([rows("score"), *(rows(name).add_suffix(f"_{name}") for name in known)], axis=1)
+
+
+def _combined_row(card: "pd.DataFrame", profile: str) -> "pd.DataFrame":
+    """One row for the context: its scores, their bounds, and what they combine to."""
+    import pandas as pd
+
+    ends = ("mean_response", "ceiling", "normalised")
+    row: pd.Series[float] = pd.concat([card["score"], *(card[end].add_suffix(f"_{end}") for end in ends)])
+    row[profile] = card.attrs["score"]
+    return row.to_frame().T

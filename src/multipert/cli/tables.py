@@ -136,6 +136,29 @@ def _print_notes(console: Console, notes: Mapping[str, str]) -> None:
             console.print(f"{', '.join(metrics)}: {note}")
 
 
+def print_combined(card: pd.DataFrame, profile: str) -> None:
+    """Print the scores of a profile that combine to one, between the mean response and a replicate."""
+    from multipert.evaluation.vcc2026 import VCC2026
+
+    columns = ("score", "mean_response", "ceiling", "normalised")
+    table = Table("metric", "better", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for name, row in card.iterrows():
+        arrow = _ARROWS["high" if VCC2026[str(name)].better == "high" else "low"]
+        table.add_row(str(name), arrow, *(number(row[column]) for column in columns))
+    table.add_row(profile, "", "", "", "", number(card.attrs["score"]), style="bold")
+    console = standard_output()
+    console.print(table)
+    for metric, note in card["note"].items():
+        if note:
+            console.print(f"{metric}: {note}")
+    console.print(
+        "normalised: 0 at the mean response, 1 at a replicate (halves of the true cells, each with\n"
+        f"its own half of the controls).  {profile}: the mean of the six."
+    )
+
+
 def print_legend(has_mean_response: bool = False) -> None:
     """Print how to read a scorecard."""
     lines = ["floor: predicting no change.  ceiling: half of the true cells as the prediction of the other half."]

@@ -16,10 +16,12 @@ from scipy import sparse
 from multipert.data.expression import (
     Floats,
     Matrix,
+    are_whole,
     check_log_normalised,
     is_sparse,
     slices,
     stored_values,
+    take_counts,
     take_expression,
 )
 from multipert.data.files import read_cells
@@ -74,7 +76,13 @@ class ScoredCells:
 
 
 def read_scored_cells(
-    sources: Sources, role: Role, *, perturbation_key: str | None = None, genes: pd.Index | None = None
+    sources: Sources,
+    role: Role,
+    *,
+    perturbation_key: str | None = None,
+    genes: pd.Index | None = None,
+    counts: bool = False,
+    counts_layer: str | None = None,
 ) -> list[ScoredCells]:
     """Read and check the cells of one role.
 
@@ -89,6 +97,10 @@ def read_scored_cells(
         The column of ``obs`` that names the perturbation; not read where sources come by name.
     genes
         The genes wanted, in order; those of the first source unless given.
+    counts
+        Whether raw counts are wanted in place of log-normalised expression.
+    counts_layer
+        The layer that holds them; by default ``X`` where its numbers are whole, else the layer ``counts``.
 
     Returns
     -------
@@ -101,14 +113,50 @@ def read_scored_cells(
         There are no cells; a file cannot be read; the expression is not log-normalised, or holds values that cannot
         be; the key is missing; genes differ.
     """
+    parts: list[tuple[Source, str | None, str]]
     if isinstance(sources, Mapping):
         if not sources:
             raise InputError(f"there are no {CALLED[role]}: give those of one perturbation at least")
-        read = [_read(source, role, None, name) for name, source in sources.items()]
+        parts = [(source, None, name) for name, source in sources.items()]
     else:
-        read = [_read(sources, role, perturbation_key, "")]
+        parts = [(sources, perturbation_key, "")]
+    read = [_read(source, role, key, name, counts, counts_layer) for source, key, name in parts]
     wanted = read[0].genes if genes is None else genes
     return [_in_order(cells, wanted, role) for cells in read]
+
+
+def by_perturbation(read: Iterable[ScoredCells]) -> dict[str, tuple[Matrix, pd.Index]]:
+    """Split cells by perturbation, sorted: expression and names of cells. Those that share one stay as they are."""
+    found: dict[str, tuple[Matrix, pd.Index]] = {}
+    for cells in read:
+        X, names, labels = cells.X, cells.names, cells.perturbation
+        if isinstance(labels, str):
+            found[labels] = (X, names)
+        else:
+            of = {name: np.flatnonzero(labels == name) for name in set(labels)}
+            found |= {name: (X[rows], names[rows]) for name, rows in of.items()}
+    return dict(sorted(found.items()))
+
+
+def check_same_perturbations(true: Iterable[str], predicted: Iterable[str], role: Role = "predicted") -> None:
+    """Refuse predictions of other perturbations than the true ones.
+
+    Raises
+    ------
+    InputError
+        Some are missing, or more are predicted.
+    """
+    known, guessed = set(true), set(predicted)
+    if missing := sorted(known - guessed):
+        raise InputError(
+            f"the {CALLED[role]} hold none of {len(missing)} perturbations of the true cells "
+            f"({', '.join(missing)}): predict them too, or leave them out of the true cells"
+        )
+    if unknown := sorted(guessed - known):
+        raise InputError(
+            f"the {CALLED[role]} hold {len(unknown)} perturbations that the true cells do not "
+            f"({', '.join(unknown)}): leave them out, or add their true cells"
+        )
 
 
 def check_one_perturbation(
@@ -260,16 +308,21 @@ def _scales_differ(role: Role, other: _Scale, true: _Scale) -> str:
     )
 
 
-def _read(source: Source, role: Role, key: str | None, perturbation: str) -> ScoredCells:
+def _read(
+    source: Source, role: Role, key: str | None, perturbation: str, counts: bool, counts_layer: str | None
+) -> ScoredCells:
     name = f"the {CALLED[role]}" + (f" of {perturbation!r}" if perturbation else "")
     if not isinstance(source, AnnData | str | PathLike):
         raise InputError(f"{name} are of type {type(source).__name__}: give an AnnData or the path of an h5ad file")
     path = None if isinstance(source, AnnData) else Path(source)
     try:
         adata = source if isinstance(source, AnnData) else read_cells(Path(source))
-        below_zero = ROUNDING_BELOW_ZERO if role in ("predicted", "mean_response") else 0.0
-        X = take_expression(adata, None, own=path is not None, dense=True, below_zero=below_zero)
-        check_log_normalised(X)
+        if counts:
+            X: Matrix = take_counts(adata, _layer_of_counts(adata, counts_layer), own=path is not None)
+        else:
+            below_zero = ROUNDING_BELOW_ZERO if role in ("predicted", "mean_response") else 0.0
+            X = take_expression(adata, None, own=path is not None, dense=True, below_zero=below_zero)
+            check_log_normalised(X)
         X = sparse.csr_array(X) if is_sparse(X) else X
         labels = perturbation if key is None else _labels(adata.obs, key)
     except InputError as error:
@@ -277,6 +330,14 @@ def _read(source: Source, role: Role, key: str | None, perturbation: str) -> Sco
         where = name if path is None or str(error).startswith(str(path)) else f"{name} ({path})"
         raise InputError(f"{where}: {error}") from error.__cause__
     return ScoredCells(X, pd.Index(adata.var_names), adata.obs_names, adata.obs, labels)
+
+
+def _layer_of_counts(adata: AnnData, named: str | None) -> str | None:
+    """Find the layer that holds raw counts; none where ``X`` does, or where nothing else could."""
+    if named is not None or "counts" not in adata.layers or adata.X is None:
+        return named
+    X = adata.X
+    return None if are_whole(stored_values(X if isinstance(X, np.ndarray) else sparse.csr_matrix(X[:]))) else "counts"
 
 
 def _labels(obs: pd.DataFrame, key: str) -> NDArray[np.object_]:

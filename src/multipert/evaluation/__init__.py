@@ -5,15 +5,18 @@ from multipert.evaluation.calibration import calibrate, summarise
 from multipert.evaluation.data_check import DataCheck, check
 from multipert.evaluation.metrics import STUDY
 from multipert.evaluation.populations import Comparison
+from multipert.evaluation.profiles import PROFILES, Profile
 from multipert.evaluation.registry import METRICS, Metric, metric, metric_of_several
 from multipert.evaluation.scoring import evaluate, evaluate_many
 
 __all__ = [
     "METRICS",
+    "PROFILES",
     "STUDY",
     "Comparison",
     "DataCheck",
     "Metric",
+    "Profile",
     "between_bounds",
     "bounds",
     "calibrate",

@@ -32,8 +32,10 @@ from multipert.data.scored_cells import Source, Sources
 from multipert.evaluation.calibration import what_can_tell
 from multipert.evaluation.components import principal_components
 from multipert.evaluation.populations import Comparison, Population, read_comparisons, with_mean_response
+from multipert.evaluation.profiles import choose_metrics, reads_counts
 from multipert.evaluation.registry import METRICS, Metric, choose
 from multipert.evaluation.scoring import PERTURBATION, score
+from multipert.evaluation.vcc2026 import scorecard_of_counts
 
 SPLITS = 5
 """How often the true cells are split for the ceiling."""
@@ -49,6 +51,8 @@ def scorecard(
     perturbation_key: str | None = None,
     mean_response: Sources | None = None,
     metrics: Iterable[str] | None = None,
+    profile: str = "default",
+    counts_layer: str | None = None,
     intervals: int = 0,
     confidence: float = 0.95,
     seed: int = 0,
@@ -57,8 +61,9 @@ def scorecard(
 
     Parameters
     ----------
-    control, truth, predicted, perturbation_key, metrics
-        As for ``evaluate`` and ``evaluate_many``.
+    control, truth, predicted, perturbation_key, metrics, profile, counts_layer
+        As for ``evaluate`` and ``evaluate_many``. With a profile of raw counts the table is that of
+        ``scorecard_of_counts``.
     mean_response
         The mean response as a prediction, in the form of ``predicted``; without it that bound is NaN.
     intervals
@@ -89,8 +94,17 @@ def scorecard(
     expectation. (The plain percentile interval would be off: a draw holds cells twice, which lowers distances within
     a population and so shifts every draw the same way.) Ends are kept within the metric's range.
     """
-    several = perturbation_key is not None
-    chosen = choose(metrics, several=several)
+    if reads_counts(profile, metrics, counts_layer):
+        return scorecard_of_counts(
+            control=control,
+            truth=truth,
+            predicted=predicted,
+            perturbation_key=perturbation_key,
+            mean_response=mean_response,
+            counts_layer=counts_layer,
+            seed=seed,
+        )
+    chosen = choose_metrics(profile, metrics, several=perturbation_key is not None)
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from multipert.data.expression import Floats, Matrix, as_dense, slices
-from multipert.evaluation.differential_expression import ResponseTable, cell_totals, gene_totals, response_table
+from multipert.data.scored_cells import (
+    Source,
+    Sources,
+    by_perturbation,
+    check_same_perturbations,
+    read_scored_cells,
+)
+
+if TYPE_CHECKING:
+    from multipert.evaluation.differential_expression import ResponseTable
 
 TARGET_SUM = 50_000.0
 """What the counts of a pseudo-bulk are scaled to before the logarithm."""
@@ -69,6 +79,9 @@ class CountPanel:
     @cached_property
     def responses(self) -> ResponseTable:
         """Which genes respond to each perturbation."""
+        # Only here: numba takes a second to import, and most evaluations read no counts.
+        from multipert.evaluation.differential_expression import response_table
+
         return response_table(list(self.groups.values()), self.control)
 
     @cached_property
@@ -89,6 +102,18 @@ class CountPanel:
             replace(self, control=part[""], groups={name: part[name] for name in self.groups})
             for part in (first, second)
         )
+
+
+def gene_totals(cells: Matrix) -> Floats:
+    """Sum each gene over cells, in float64 (scipy sums in the precision of the data), (genes,)."""
+    totals: Floats = np.ones(cells.shape[0]) @ cells
+    return totals
+
+
+def cell_totals(cells: Matrix) -> Floats:
+    """Sum each cell over genes, in float64, (cells,)."""
+    totals: Floats = cells @ np.ones(cells.shape[1])
+    return totals
 
 
 def pseudo_bulk(cells: Matrix) -> Floats:
@@ -136,7 +161,7 @@ def sampling_noise(cells: Matrix) -> float:
     return max(float((n - 1) / n * (squares - sums**2 / n).sum()), 0.0)
 
 
-def mean_response(truth: CountPanel, seed: int = 0) -> CountPanel:
+def predict_mean_response(truth: CountPanel, seed: int = 0) -> CountPanel:
     """Predict the mean response for every perturbation: what one could say who knows them all but none in particular.
 
     Parameters
@@ -168,3 +193,37 @@ def mean_response(truth: CountPanel, seed: int = 0) -> CountPanel:
         drawn.data = (drawn.data * scale[drawn.indices]).astype(np.float32)
         groups[name] = drawn
     return replace(truth, groups={name: groups[name] for name in truth.groups})
+
+
+def read_panels(
+    *,
+    control: Source,
+    truth: Sources,
+    predicted: Sources,
+    perturbation_key: str | None = None,
+    counts_layer: str | None = None,
+) -> tuple[CountPanel, CountPanel]:
+    """Read and check raw counts of control, true and predicted cells; the real control cells belong to both panels.
+
+    Parameters
+    ----------
+    control, truth, predicted, perturbation_key
+        As for ``evaluate_many``, but raw counts; without a key, and with one truth, the perturbation is called ``""``.
+    counts_layer
+        The layer that holds the counts; by default ``X`` where its numbers are whole, else the layer ``counts``.
+
+    Raises
+    ------
+    InputError
+        Cells that cannot be read, numbers that are no counts, genes or perturbations that differ.
+    """
+    read = partial(read_scored_cells, counts=True, counts_layer=counts_layer)
+    true = read(truth, "truth", perturbation_key=perturbation_key)
+    genes = true[0].genes
+    (controls,) = read(control, "control", genes=genes)
+    guessed = read(predicted, "predicted", perturbation_key=perturbation_key, genes=genes)
+    true_groups, guessed_groups = (
+        {name: X for name, (X, _) in by_perturbation(cells).items()} for cells in (true, guessed)
+    )
+    check_same_perturbations(true_groups, guessed_groups)
+    return tuple(CountPanel(controls.X, groups, genes) for groups in (true_groups, guessed_groups))  # type: ignore[return-value]

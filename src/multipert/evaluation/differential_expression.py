@@ -23,6 +23,7 @@ from scipy import sparse
 from scipy.special import ndtr
 
 from multipert.data.expression import Floats, Matrix
+from multipert.evaluation.counts import cell_totals, gene_totals
 from multipert.evaluation.ranking import adjust
 
 PER_MILLION = 1e6
@@ -96,18 +97,6 @@ def response_table(groups: Sequence[Matrix], control: Matrix) -> ResponseTable:
     mask = np.zeros(shape[1], dtype=bool)
     mask[tested] = True
     return ResponseTable(mask, p, adjusted, change)
-
-
-def gene_totals(cells: Matrix) -> Floats:
-    """Sum each gene over cells, in float64 (scipy sums in the precision of the data), (genes,)."""
-    totals: Floats = np.ones(cells.shape[0]) @ cells
-    return totals
-
-
-def cell_totals(cells: Matrix) -> Floats:
-    """Sum each cell over genes, in float64, (cells,)."""
-    totals: Floats = cells @ np.ones(cells.shape[1])
-    return totals
 
 
 def _cores() -> int:

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from multipert.data.expression import Floats, Integers, Matrix, as_dense, is_sparse, slices
 from multipert.data.scored_cells import (
-    CALLED,
     Role,
     ScoredCells,
     Source,
     Sources,
+    by_perturbation,
     check_one_perturbation,
+    check_same_perturbations,
     check_same_scale,
     read_scored_cells,
 )
-from multipert.errors import InputError
 from multipert.evaluation.components import principal_components
 from multipert.evaluation.distances import mean_distance
 from multipert.evaluation.ranking import order_by_score, welch_scores, wilcoxon_scores
@@ -324,27 +324,10 @@ def _with_prediction(
     true = [comparison.truth.X for comparison in comparisons.values()]
     check_same_scale([controls.X], true, {role: [part.X for part in cells]})
     guessed = _populations(cells)
-    if missing := sorted(comparisons.keys() - guessed.keys()):
-        raise InputError(
-            f"the {CALLED[role]} hold none of {len(missing)} perturbations of the true cells "
-            f"({', '.join(missing)}): predict them too, or leave them out of the true cells"
-        )
-    if unknown := sorted(guessed.keys() - comparisons.keys()):
-        raise InputError(
-            f"the {CALLED[role]} hold {len(unknown)} perturbations that the true cells do not "
-            f"({', '.join(unknown)}): leave them out, or add their true cells"
-        )
+    check_same_perturbations(comparisons, guessed, role)
     return {name: replace(comparison, predicted=guessed[name]) for name, comparison in comparisons.items()}
 
 
 def _populations(read: Iterable[ScoredCells]) -> dict[str, Population]:
     """Split cells by perturbation, names sorted; cells that share one are a population as they are."""
-    found = {}
-    for cells in read:
-        X, names, labels = cells.X, cells.names, cells.perturbation
-        if isinstance(labels, str):
-            found[labels] = Population(X, names)
-        else:
-            of = {name: np.flatnonzero(labels == name) for name in set(labels)}
-            found |= {name: Population(X[rows], names[rows]) for name, rows in of.items()}
-    return dict(sorted(found.items()))
+    return {name: Population(X, names) for name, (X, names) in by_perturbation(read).items()}

@@ -16,7 +16,9 @@ import multipert.evaluation.metrics  # noqa: F401  (enters the metrics)
 from multipert.data.scored_cells import Source, Sources
 from multipert.errors import InputError
 from multipert.evaluation.populations import Comparison, read_comparisons
-from multipert.evaluation.registry import Metric, ScoreOne, ScoreSeveral, Space, choose
+from multipert.evaluation.profiles import choose_metrics, reads_counts
+from multipert.evaluation.registry import Metric, ScoreOne, ScoreSeveral, Space
+from multipert.evaluation.vcc2026 import evaluate_counts
 
 PERTURBATION = "perturbation"
 
@@ -28,7 +30,14 @@ THREADED_CELLS = 1_500
 
 
 def evaluate(
-    *, control: Source, truth: Source, predicted: Source, metrics: Iterable[str] | None = None, seed: int = 0
+    *,
+    control: Source,
+    truth: Source,
+    predicted: Source,
+    metrics: Iterable[str] | None = None,
+    profile: str = "default",
+    counts_layer: str | None = None,
+    seed: int = 0,
 ) -> pd.Series[float]:
     """Score one prediction: one held-out context, one perturbation.
 
@@ -38,8 +47,14 @@ def evaluate(
         Control, true perturbed and predicted cells: AnnData (in memory or backed) or paths of h5ad files;
         log-normalised ``X``, sparse or dense. Genes are matched by name.
     metrics
-        Names of the metrics wanted (see ``METRICS``; ``STUDY`` are the study's nine); by default all but
-        ``discrimination``, which needs several perturbations (``evaluate_many``).
+        Names of the metrics wanted (see ``METRICS``); by default those of the profile, but for what needs several
+        perturbations (``evaluate_many``).
+    profile
+        Which set of metrics: ``"default"``, ``"study"`` (the study's nine) or ``"vcc2026"`` (of raw counts; see
+        ``PROFILES``).
+    counts_layer
+        With a profile of raw counts, the layer that holds them; by default ``X`` where its numbers are whole, else the
+        layer ``counts``.
     seed
         Seeds estimates for large populations; all other scores are free of chance.
 
@@ -54,7 +69,12 @@ def evaluate(
     InputError
         Cells that cannot be compared, or an unknown metric: one sentence says which and what to do.
     """
-    chosen = choose(metrics, several=False)
+    if reads_counts(profile, metrics, counts_layer):
+        counted = evaluate_counts(control=control, truth=truth, predicted=predicted, counts_layer=counts_layer)
+        scores = pd.Series(counted.iloc[0], name="score")
+        scores.attrs["notes"] = counted.attrs["notes"]
+        return scores
+    chosen = choose_metrics(profile, metrics, several=False)
     table, notes = score(read_comparisons(control=control, truth=truth, predicted=predicted, seed=seed), chosen)
     scores = pd.Series(table.iloc[0], name="score")
     scores.attrs["notes"] = _first(notes)
@@ -68,6 +88,8 @@ def evaluate_many(
     predicted: Sources,
     perturbation_key: str | None = None,
     metrics: Iterable[str] | None = None,
+    profile: str = "default",
+    counts_layer: str | None = None,
     seed: int = 0,
     each: Callable[[str, Comparison], object] | None = None,
 ) -> pd.DataFrame:
@@ -75,9 +97,9 @@ def evaluate_many(
 
     Parameters
     ----------
-    control, truth, predicted, metrics, seed
-        As for ``evaluate``, or truth and predicted as one source for each perturbation, by name; by default all
-        metrics, ``discrimination`` too (NaN where there is one perturbation).
+    control, truth, predicted, metrics, profile, counts_layer, seed
+        As for ``evaluate``, or truth and predicted as one source for each perturbation, by name; metrics that need
+        several perturbations are among them (NaN where there is one).
     perturbation_key
         Column of ``obs`` of truth and predicted that names the perturbation; not needed where they come by name.
     each
@@ -95,9 +117,17 @@ def evaluate_many(
     InputError
         As for ``evaluate``, and where truth and predicted do not hold the same perturbations.
     """
-    chosen = choose(metrics, several=True)
     if perturbation_key is None and not isinstance(truth, Mapping):
         raise InputError("nothing tells the perturbations apart: name the column that does, or give each its own cells")
+    if reads_counts(profile, metrics, counts_layer):
+        return evaluate_counts(
+            control=control,
+            truth=truth,
+            predicted=predicted,
+            perturbation_key=perturbation_key,
+            counts_layer=counts_layer,
+        )
+    chosen = choose_metrics(profile, metrics, several=True)
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
     )

@@ -19,6 +19,7 @@ Virtual Cell Challenge 2026 metric reference, August 2026.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import inf, isfinite, nan
 
 import numpy as np
@@ -26,7 +27,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from multipert.data.expression import Floats
-from multipert.evaluation.counts import CountPanel, mean_response
+from multipert.data.scored_cells import Source, Sources
+from multipert.evaluation.counts import CountPanel, predict_mean_response, read_panels
 
 PURITY = 0.9
 """Share of right signs that ``direction_reach`` asks of a prefix."""
@@ -188,7 +190,105 @@ def baseline_scores(truth: CountPanel, seed: int = 0) -> pd.DataFrame:
     """Score the mean response as a prediction; NaN for a single perturbation, whose mean response is the truth."""
     if len(truth.groups) < 2:
         return pd.DataFrame(np.nan, index=pd.Index(truth.perturbations), columns=list(VCC2026))
-    return score_panel(truth, mean_response(truth, seed))
+    return score_panel(truth, predict_mean_response(truth, seed))
+
+
+def evaluate_counts(
+    *,
+    control: Source,
+    truth: Sources,
+    predicted: Sources,
+    perturbation_key: str | None = None,
+    counts_layer: str | None = None,
+) -> pd.DataFrame:
+    """Score predicted counts by the six; as ``evaluate_many`` with ``profile="vcc2026"``."""
+    truth_panel, predicted_panel = read_panels(
+        control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, counts_layer=counts_layer
+    )
+    scores = score_panel(truth_panel, predicted_panel)
+    scores.index.name = perturbation_key or "perturbation"
+    scores.attrs["notes"] = _notes(scores)
+    return scores
+
+
+def scorecard_of_counts(
+    *,
+    control: Source,
+    truth: Sources,
+    predicted: Sources,
+    perturbation_key: str | None = None,
+    mean_response: Sources | None = None,
+    counts_layer: str | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Score the prediction of a context by the six, and read each between the mean response and a replicate.
+
+    Parameters
+    ----------
+    control, truth, predicted, perturbation_key, counts_layer
+        As for ``evaluate_many`` with ``profile="vcc2026"``.
+    mean_response
+        What anyone would predict who knows the perturbations but not this context, in the form of ``predicted``; by
+        default the mean of the true responses to all perturbations, of which there must then be two at least.
+    seed
+        Seeds the halves.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each metric: ``score``, ``mean_response``, ``ceiling`` (a replicate), ``normalised`` (0 at the mean
+        response, 1 at the replicate, kept within the metric's limits) and ``note``. ``attrs["score"]`` is the mean of
+        the six normalised scores; NaN where one of them is.
+    """
+    read = partial(
+        read_panels, control=control, truth=truth, perturbation_key=perturbation_key, counts_layer=counts_layer
+    )
+    truth_panel, predicted_panel = read(predicted=predicted)
+    each = score_panel(truth_panel, predicted_panel)
+    if mean_response is None:
+        baseline = combine(baseline_scores(truth_panel, seed))
+    else:
+        baseline = combine(score_panel(truth_panel, read(predicted=mean_response)[1]))
+    replicate = combine(replicate_scores(truth_panel, seed))
+    scores = combine(each)
+    scaled = scaled_scores(scores, baseline, replicate)
+    said = _notes(each)
+    card = pd.DataFrame(
+        {
+            "score": scores,
+            "mean_response": baseline,
+            "ceiling": replicate,
+            "normalised": scaled,
+            "note": [_note(said.get(name, ""), baseline[name], scaled[name]) for name in VCC2026],
+        }
+    ).rename_axis("metric")
+    card.attrs["score"] = float(scaled.mean(skipna=False))
+    return card
+
+
+def _notes(scores: pd.DataFrame) -> dict[str, str]:
+    """Say beside which metric that perturbations have no value."""
+    why = {
+        PDS: "a rank needs several perturbations",
+        MSE: "no effect exceeds sampling noise",
+        FIDELITY: "no gene is called",
+        REACH: "no gene is truly called",
+        NMAE: f"fewer than {LEAST_GENES} genes are truly called",
+    }
+    missing = scores.isna().sum()
+    return {
+        name: f"no value for {missing[name]} of {len(scores)} perturbations: {reason}"
+        for name, reason in why.items()
+        if missing[name]
+    }
+
+
+def _note(said: str, baseline: float, scaled: float) -> str:
+    if not isfinite(baseline):
+        said = f"{said}; no mean response to read it from" if said else "no mean response to read it from"
+    elif not isfinite(scaled):
+        said = f"{said}; cannot tell here: a replicate is no better than the mean response".removeprefix("; ")
+    return said
 
 
 def _discrimination(truth: CountPanel, predicted: CountPanel) -> Floats:

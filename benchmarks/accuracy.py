@@ -15,7 +15,7 @@ import pandas as pd
 
 import multipert as mp
 from multipert.evaluation import STUDY
-from multipert.networks import PRECISIONS
+from multipert.training import PRECISIONS
 
 KEYS = {
     "kang_subset": {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"},

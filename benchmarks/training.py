@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from multipert.networks import Precision
+    from multipert.training import Precision
 
 BATCH = 64
 NETWORK: dict[str, Any] = {"film_hidden": ()}

@@ -218,7 +218,7 @@ def test_a_full_disk_or_a_forbidden_folder_is_said_before_any_work(run: Run, stu
 def test_trials_in_lanes_give_what_each_gives_alone(
     run: Run, study_file: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("multipert.benchmark.engine.lanes_at_once", lambda model, data, device: 4)
+    monkeypatch.setattr("multipert.benchmark.engine.fits_at_once", lambda model, data, device: 4)
     fitted = []
 
     def together(models: Any, *cells: Any, **options: Any) -> None:
@@ -271,7 +271,7 @@ def test_workers_of_a_machine_with_gpus_train_lanes_each_on_its_own(
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(name=3))
     monkeypatch.setattr(f"{engine}._gpus", lambda jobs: 2)
     monkeypatch.setattr(f"{engine}.on_gpu", dealt)
-    monkeypatch.setattr(f"{engine}.lanes_at_once", lambda model, data, device: 4)
+    monkeypatch.setattr(f"{engine}.fits_at_once", lambda model, data, device: 4)
     out = tmp_path / "out"
     assert run("benchmark", study_file, "--out", out, "--workers", "2")[0] == 0
     assert asked[-6:] == [4, 2, 4, 2, 4, 2]

@@ -19,7 +19,7 @@ from multipert.benchmark.progress import BenchmarkProgress
 from multipert.benchmark.records import Record, TrialResult, write_record
 from multipert.benchmark.results import load_results, write_tables
 from multipert.errors import InputError
-from multipert.models import lanes_at_once
+from multipert.models import fits_at_once
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -128,7 +128,7 @@ def _groups(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
 def _batches(trials: Sequence[TrialJob]) -> list[Sequence[TrialJob]]:
     """Divide trials of one batch key into groups as large as the device profits from."""
     try:
-        size = lanes_at_once(trials[0].create(), trials[0].data(), device=trials[0].device)
+        size = fits_at_once(trials[0].create(), trials[0].data(), device=trials[0].device)
     except Exception:  # whatever is wrong is the trial's to report
         size = 1
     return [trials[start : start + size] for start in range(0, len(trials), size)]

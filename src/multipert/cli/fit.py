@@ -21,7 +21,7 @@ from multipert.cli.keys import (
 from multipert.errors import InputError
 
 if TYPE_CHECKING:
-    from multipert.networks import Precision
+    from multipert.training import Precision
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Log-normalised cells, h5ad or zarr.", show_default=False)]
 

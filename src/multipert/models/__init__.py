@@ -14,7 +14,7 @@ from multipert.models.baselines import Linear, MeanShift, NearestContext, NoChan
 from multipert.models.network_model import NetworkModel, OneForEach
 from multipert.models.parameters import parameter, preset_names, preset_values
 from multipert.models.registry import MODELS, create, load, model_class, register
-from multipert.models.together import fit_together, lanes_at_once
+from multipert.models.together import fit_together, fits_at_once
 
 __all__ = [
     "MODELS",
@@ -43,7 +43,7 @@ __all__ = [
     "ScVIDRDose",
     "create",
     "fit_together",
-    "lanes_at_once",
+    "fits_at_once",
     "load",
     "model_class",
     "parameter",

@@ -38,7 +38,7 @@ from multipert.training import History, TrainerConfig
 if TYPE_CHECKING:  # none of it is needed before a network is
     from torch import nn
 
-    from multipert.networks import Precision
+    from multipert.training import Precision
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,11 @@ from multipert.models.registry import register
 from multipert.networks import (
     FilmAutoencoder,
     FilmVariationalAutoencoder,
-    Lanes,
     LatentDiscriminator,
-    SparseBatch,
     kl_divergence,
+    one_hot,
 )
-from multipert.training import Batch, Batches, Examples, Optimiser, Stage, Terms, Update, warmup
+from multipert.training import Batch, Examples, Optimiser, Shuffled, Stage, Terms, Update, warmup
 
 Rows = npt.NDArray[np.int64]
 
@@ -81,13 +80,12 @@ class FilmModel(NetworkModel):
     def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
         """What it is trained to."""
 
-    def _network(self, lanes: Lanes, metadata: FitMetadata) -> FilmAutoencoder:
-        return self._autoencoder(FilmAutoencoder, lanes, metadata)
+    def _network(self, metadata: FitMetadata) -> FilmAutoencoder:
+        return self._autoencoder(FilmAutoencoder, metadata)
 
-    def _autoencoder(self, kind: type[FilmAutoencoder], lanes: Lanes, metadata: FitMetadata) -> FilmAutoencoder:
+    def _autoencoder(self, kind: type[FilmAutoencoder], metadata: FitMetadata) -> FilmAutoencoder:
         p = self.parameters
         return kind(
-            lanes,
             len(metadata.genes),
             len(metadata.conditions),
             hidden=p.hidden,
@@ -100,8 +98,12 @@ class FilmModel(NetworkModel):
     def _loss(self, network: Any, batch: Batch) -> Terms:
         """Mean squared error of each cell decoded under its condition: from its target, or from itself."""
         x = batch.cells["x"]
-        decoded = network.decode(network.encode(x), batch.labels["condition"])
+        decoded = network.decode(network.encode(x), self._condition(batch.labels["condition"]))
         return {"mse": mean_squared_error(decoded, batch.cells.get("target", x))}
+
+    def _condition(self, codes: Tensor) -> Tensor:
+        """What FiLM is told of the conditions ``codes`` (cells,): their one-hots (cells, conditions)."""
+        return one_hot(codes, len(self.metadata_.conditions))
 
     def _moving(self, network: Any) -> list[nn.Module]:
         """The modules that training moves."""
@@ -111,9 +113,8 @@ class FilmModel(NetworkModel):
         """Minimise the loss over ``training``, with an optimiser and a warm-up of its own."""
         p = self.parameters
         optimiser = Optimiser(self._moving(network), p.lr)
-
         update = Update(optimiser, lambda batch: self._loss(network, batch), warmup(p.warmup_steps))
-        return Stage(name, Batches(training, p.batch_size), epochs, [update], validation)
+        return Stage(name, Shuffled(training, p.batch_size), epochs, [update], validation)
 
     def _reconstruct(self, network: Any, data: PerturbationData, split: Split, epochs: int) -> Stage:
         training, validation = own_condition(data, split.train), own_condition(data, split.validation)
@@ -127,12 +128,12 @@ class FilmModel(NetworkModel):
         return self._stage("transport", network, training, validation, epochs)
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
-        def respond(x: SparseBatch) -> Tensor:
-            return self.network_.decode(self.network_.encode(x), torch.full(x.shape[:2], condition))
+        def respond(x: Tensor) -> Tensor:
+            return self.network_.decode(self.network_.encode(x), self._condition(torch.full((len(x),), condition)))
 
         return self._in_batches(X, respond)
 
-    def _encode(self, network: FilmAutoencoder, x: SparseBatch) -> Tensor:
+    def _encode(self, network: FilmAutoencoder, x: Tensor) -> Tensor:
         return network.encode(x)
 
     @torch.no_grad()
@@ -156,9 +157,9 @@ class FilmModel(NetworkModel):
         """
         metadata = self._fitted()
         metadata.check_condition(perturbation, metadata.conditions)
-        code = metadata.conditions.index(perturbation)
-        coefficients = (film.coefficients() for film in self.network_.films())
-        return [(gamma[0, code].numpy(), beta[0, code].numpy()) for gamma, beta in coefficients]
+        c = self._condition(torch.tensor([metadata.conditions.index(perturbation)]))
+        coefficients = (film.coefficients(c) for film in self.network_.decoder.films)
+        return [(gamma[0].numpy(), beta[0].numpy()) for gamma, beta in coefficients]
 
 
 @register
@@ -259,23 +260,22 @@ class Variational(FilmModel):
     loss = "mean squared error over all elements + beta * batch size / training cells * KL(z || N(0, I))"
     Parameters = VariationalParameters
 
-    def _network(self, lanes: Lanes, metadata: FitMetadata) -> FilmAutoencoder:
-        return self._autoencoder(FilmVariationalAutoencoder, lanes, metadata)
+    def _network(self, metadata: FitMetadata) -> FilmAutoencoder:
+        return self._autoencoder(FilmVariationalAutoencoder, metadata)
 
     def _stage(self, name: str, network: Any, training: Examples, validation: Examples, epochs: int) -> Stage:
-        # Lanes differ in how many cells train them, so the number goes with the cells.
-        n_training = len(training)
-        training, validation = (labelled(part, "n_training", n_training) for part in (training, validation))
+        # A label of the cells, since fits that are trained as one differ in how many cells train them.
+        kl_weight = self.parameters.beta * self.parameters.batch_size / len(training)
+        training, validation = (labelled(part, "kl_weight", kl_weight) for part in (training, validation))
         return super()._stage(name, network, training, validation, epochs)
 
     def _loss(self, network: FilmVariationalAutoencoder, batch: Batch) -> Terms:
         x = batch.cells["x"]
         mean, variance = network.posterior(x)
-        decoded = network.decode(network.heads.sample(mean, variance), batch.labels["condition"])
+        decoded = network.decode(network.heads.sample(mean, variance), self._condition(batch.labels["condition"]))
         mse = mean_squared_error(decoded, batch.cells.get("target", x))
-        kl = kl_divergence(mean, variance).sum(-1).mean(-1)
-        n_training = batch.labels["n_training"][:, 0]
-        return {"loss": mse + kl * self.parameters.beta * len(batch) / n_training, "mse": mse, "kl": kl}
+        kl = kl_divergence(mean, variance).sum(-1)
+        return {"loss": mse + (batch.labels["kl_weight"] * kl).mean(), "mse": mse, "kl": kl.mean()}
 
     def _moving(self, network: FilmVariationalAutoencoder) -> list[nn.Module]:
         return [network] if self.parameters.train_heads else [network.encoder, network.decoder]
@@ -334,20 +334,23 @@ class Adversarial(MTAe):
     """Makes MTAe adversarial: the autoencoder alone, the discriminator alone, then both in turn in every batch."""
 
     Parameters = AdversarialParameters
+    stackable = False  # torch's spectral norm follows its singular value in place
 
     @abstractmethod
-    def _tell_apart(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> Tensor:
-        """The discriminator's loss on latents ``z`` (lanes, cells, latent), one number a lane."""
+    def _discriminator_loss(self, discriminator: LatentDiscriminator, z: Tensor, batch: Batch) -> Tensor:
+        """The discriminator's loss on latents ``z`` (cells, latent)."""
 
     @abstractmethod
-    def _deceive(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The autoencoder's adversarial loss on ``z``, and whether the batch has any (0 or 1): one number a lane."""
+    def _adversarial_loss(
+        self, discriminator: LatentDiscriminator, z: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor | float]:
+        """The autoencoder's adversarial loss on latents ``z`` (cells, latent), and its weight."""
 
-    def _network(self, lanes: Lanes, metadata: FitMetadata) -> FilmAutoencoder:
+    def _network(self, metadata: FitMetadata) -> FilmAutoencoder:
         p = self.parameters
-        network = self._autoencoder(AdversarialAutoencoder, lanes, metadata)
+        network = self._autoencoder(AdversarialAutoencoder, metadata)
         network.discriminator = LatentDiscriminator(
-            lanes, p.latent, hidden=p.discriminator_hidden, dropout=p.discriminator_dropout
+            p.latent, hidden=p.discriminator_hidden, dropout=p.discriminator_dropout
         )
         return network
 
@@ -361,26 +364,25 @@ class Adversarial(MTAe):
             Examples(data.X, {"x": rows}, {"condition": data.condition[rows], "soft": labels[rows]})
             for rows in (split.train, split.validation)
         )
-        batches = Batches(training, p.batch_size)
+        batches = Shuffled(training, p.batch_size)
 
-        def tell_apart(batch: Batch) -> Terms:
+        def discriminator_loss(batch: Batch) -> Terms:
             with torch.no_grad():
                 z = network.encode(batch.cells["x"])
-            return {"discriminator": self._tell_apart(network, z, batch)}
+            return {"discriminator": self._discriminator_loss(network.discriminator, z, batch)}
 
-        def deceive(batch: Batch) -> Terms:
+        def autoencoder_loss(batch: Batch) -> Terms:
             x = batch.cells["x"]
             z = network.encode(x)
-            mse = mean_squared_error(network.decode(z, batch.labels["condition"]), x)
-            adversarial, any_ = self._deceive(network, z, batch)
-            w = p.adversarial_weight * any_
+            mse = mean_squared_error(network.decode(z, self._condition(batch.labels["condition"])), x)
+            adversarial, w = self._adversarial_loss(network.discriminator, z, batch)
             return {"loss": (1 - w) * mse + w * adversarial, "mse": mse, "adversarial": adversarial}
 
         # The discriminator keeps its optimiser from the second stage to the third; the autoencoder starts afresh.
         discriminator = Optimiser([network.discriminator], p.lr)
         rise = warmup(p.warmup_steps)
-        alone = Update(discriminator, tell_apart, rise)
-        against = Update(Optimiser(self._moving(network), p.lr), deceive, rise)
+        alone = Update(discriminator, discriminator_loss, rise)
+        against = Update(Optimiser(self._moving(network), p.lr), autoencoder_loss, rise)
         return [
             self._reconstruct(network, data, split, p.epochs),
             Stage("discriminate", batches, p.discriminator_epochs, [alone], validation),
@@ -397,15 +399,17 @@ class MTAeAdv(Adversarial):
     loss = "(1 - w) * mean squared error + w * cross-entropy of perturbed cells passing for control ones"
     title = "mtae against a discriminator that tells control from perturbed latents"
 
-    def _tell_apart(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> Tensor:
-        return cross_entropy(network.discriminator.logits(z), batch.labels["soft"]).mean(-1)
+    def _discriminator_loss(self, discriminator: LatentDiscriminator, z: Tensor, batch: Batch) -> Tensor:
+        return cross_entropy(discriminator(z), batch.labels["soft"]).mean()
 
-    def _deceive(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        # Perturbed cells alone are to look like control ones.
+    def _adversarial_loss(
+        self, discriminator: LatentDiscriminator, z: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor | float]:
+        # Perturbed cells alone are to look like control ones; a batch without any has the error alone.
         perturbed = (batch.labels["condition"] > 0).to(z.dtype)
-        losses = cross_entropy(network.discriminator.logits(z), 1 - batch.labels["soft"]) * perturbed
-        count = perturbed.sum(-1)
-        return losses.sum(-1) / count.clamp(min=1), (count > 0).to(z.dtype)
+        losses = perturbed * cross_entropy(discriminator(z), 1 - batch.labels["soft"])
+        any_perturbed = perturbed.amax()
+        return losses.sum() / perturbed.sum().clamp(min=1), self.parameters.adversarial_weight * any_perturbed
 
 
 @register
@@ -417,15 +421,16 @@ class MTAeAdvG(Adversarial):
     loss = "(1 - w) * mean squared error + w * cross-entropy of latents passing for N(0, I)"
     title = "mtae against a discriminator that tells latents from Gaussian noise"
 
-    def _tell_apart(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> Tensor:
-        noise = network.mask.lanes.normal(*z.shape[1:])
-        native, noisy = network.discriminator.logits(z), network.discriminator.logits(noise)
-        losses = cross_entropy(noisy, torch.ones_like(noisy)) + cross_entropy(native, torch.zeros_like(native))
-        return 0.5 * losses.mean(-1)
+    def _discriminator_loss(self, discriminator: LatentDiscriminator, z: Tensor, batch: Batch) -> Tensor:
+        native, noise = discriminator(z), discriminator(torch.randn_like(z))
+        losses = cross_entropy(noise, torch.ones_like(noise)) + cross_entropy(native, torch.zeros_like(native))
+        return 0.5 * losses.mean()
 
-    def _deceive(self, network: AdversarialAutoencoder, z: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = network.discriminator.logits(z)
-        return cross_entropy(logits, torch.ones_like(logits)).mean(-1), torch.ones_like(logits[:, 0])
+    def _adversarial_loss(
+        self, discriminator: LatentDiscriminator, z: Tensor, batch: Batch
+    ) -> tuple[Tensor, Tensor | float]:
+        logits = discriminator(z)
+        return cross_entropy(logits, torch.ones_like(logits)).mean(), self.parameters.adversarial_weight
 
 
 # What is learnt from.

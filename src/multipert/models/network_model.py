@@ -1,7 +1,7 @@
 """Models that are networks: trained in stages by the one loop, and asked for predictions in batches."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,23 +18,34 @@ from multipert.data.alignment import read_aligned
 from multipert.errors import InputError
 from multipert.models.base import Arrays, FitMetadata, Model
 from multipert.models.run_folder import Layout
-from multipert.networks import Lanes, SparseBatch
-from multipert.training import History, Stage, TrainerConfig, sparse_batch, train_lanes
+from multipert.training import History, Stage, TrainerConfig, random_stream, train
 
 PREDICTED_AT_ONCE = 1024
 """Cells that pass through a network together at prediction."""
 
 
 class NetworkModel(Model):
-    """A model that is a network, trained in stages."""
+    """A model that is a network, trained in stages.
+
+    Attributes
+    ----------
+    network_
+        The network.
+    device_, precision_
+        Where it was trained, and the number format of its output layer's products there.
+    """
 
     tolerates_bfloat16: ClassVar[bool] = False
     """Whether its accuracy was shown to hold with products in bfloat16: precision ``"auto"`` takes float32 if not."""
+    stackable: ClassVar[bool] = True
+    """Whether its network and losses can be stacked (``torch.func.vmap``) to train several fits as one."""
 
     network_: nn.Module
+    device_: str
+    precision_: str
 
     @abstractmethod
-    def _network(self, lanes: Lanes, metadata: FitMetadata) -> nn.Module:
+    def _network(self, metadata: FitMetadata) -> nn.Module:
         """The untrained network."""
 
     @abstractmethod
@@ -44,15 +55,34 @@ class NetworkModel(Model):
     def _learn(
         self, data: PerturbationData, split: Split, config: TrainerConfig, identity: Mapping[str, Any]
     ) -> History:
-        return learn_in_lanes([self], data, [split], config, identity)[0]
+        config = self._resolve(config)
+        identity = {**identity, "device": torch.device(config.device).type, "precision": config.precision}
+        with random_stream(self.seed, config.device):
+            # Already at hand, so that it can be asked for predictions while it is trained.
+            self.network_ = self._network(self.metadata_)
+            stages = self._stages(self.network_, data, split)
+            history = train(self.network_, stages, seed=self.seed, config=config, identity=identity)
+        self._conclude(self.network_, data, split)
+        return history
+
+    def _resolve(self, config: TrainerConfig) -> TrainerConfig:
+        """Settle device and precision, and note them."""
+        bfloat16 = self.tolerates_bfloat16 and self.preset != "study"
+        config = config.resolve(n_genes=len(self.metadata_.genes), bfloat16=bfloat16)
+        self.device_, self.precision_ = config.device, config.precision
+        return config
+
+    def _untrained(self, metadata: FitMetadata) -> nn.Module:
+        """The network as a fit begins with it; the caller's random stream is left alone."""
+        with random_stream(self.seed):
+            return self._network(metadata)
 
     def planned_steps(self, data: PerturbationData, split: Split) -> int:
         """How many steps a fit can be expected to take.
 
         Of a stage that may stop early, the geometric middle between the epochs of its patience and all of them.
         """
-        metadata = FitMetadata.of(data, split)
-        stages = self._stages(self._network(Lanes([self.seed]), metadata), data, split)
+        stages = self._stages(self._untrained(FitMetadata.of(data, split)), data, split)
         epochs = (
             stage.epochs if stage.patience is None else (stage.epochs * min(stage.patience, stage.epochs)) ** 0.5
             for stage in stages
@@ -66,11 +96,11 @@ class NetworkModel(Model):
         return {name: tensor.numpy() for name, tensor in self.network_.state_dict().items()}
 
     def _layout(self) -> Layout:
-        tensors = self._network(Lanes([self.seed]), self.metadata_).state_dict().items()
+        tensors = self._untrained(self.metadata_).state_dict().items()
         return {name: (tensor.shape, "f" if tensor.is_floating_point() else "i") for name, tensor in tensors}
 
     def _restore(self, arrays: Arrays) -> None:
-        self.network_ = self._network(Lanes([self.seed]), self.metadata_).eval()
+        self.network_ = self._untrained(self.metadata_).eval()
         self.network_.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
 
     @property
@@ -102,59 +132,16 @@ class NetworkModel(Model):
         cells = read_aligned(adata, metadata.space, metadata.keys, missing_genes=missing_genes)
         return self._in_batches(cells.X, lambda x: self._encode(self.network_, x))
 
-    def _encode(self, network: Any, x: SparseBatch) -> Tensor:
-        """Latent vectors (lanes, cells, latent) of cells."""
+    def _encode(self, network: Any, x: Tensor) -> Tensor:
+        """Latent vectors (cells, latent) of cells (cells, genes)."""
         raise InputError(f"{self.name} has no one latent space for all cells")
 
     @torch.no_grad()
-    def _in_batches(self, X: csr_matrix, pass_on: Callable[[SparseBatch], Tensor]) -> npt.NDArray[np.float32]:
+    def _in_batches(self, X: csr_matrix, pass_on: Callable[[Tensor], Tensor]) -> npt.NDArray[np.float32]:
         """What ``pass_on`` makes of all cells, (cells, features), a batch at a time."""
         starts = range(0, X.shape[0], PREDICTED_AT_ONCE)
-        return np.concatenate([pass_on(sparse_batch(X[i : i + PREDICTED_AT_ONCE]))[0].numpy() for i in starts])
-
-
-def learn_in_lanes(
-    models: Sequence[NetworkModel],
-    data: PerturbationData,
-    splits: Sequence[Split],
-    config: TrainerConfig,
-    identity: Mapping[str, Any],
-) -> list[History]:
-    """Train the networks of models of one class and equal parameters as the lanes of one; each comes out with its own.
-
-    Parameters
-    ----------
-    models
-        Their metadata is known; one model is one lane.
-    data
-        The cells.
-    splits
-        For each model, which of them train and validate.
-    config
-        Where it runs, and where checkpoints go.
-    identity
-        What determines the training.
-
-    Returns
-    -------
-    list of History
-        One for each model.
-    """
-    first = models[0]
-    if config.precision == "auto" and (first.preset == "study" or not first.tolerates_bfloat16):
-        config = replace(config, precision="float32")
-    lanes = Lanes([model.seed for model in models])
-    network = first._network(lanes, first.metadata_)
-    if len(models) == 1:
-        first.network_ = network  # already, so that it can be asked for predictions while it is trained
-    stages = [model._stages(network, data, split) for model, split in zip(models, splits, strict=True)]
-    histories = train_lanes(network, lanes, stages, seeds=lanes.seeds, config=config, identity=identity)
-    tensors = network.state_dict()
-    for lane, (model, split) in enumerate(zip(models, splits, strict=True)):
-        if len(models) > 1:
-            model._restore({name: tensor[lane : lane + 1].numpy() for name, tensor in tensors.items()})
-        model._conclude(model.network_, data, split)
-    return histories
+        batches = (torch.from_numpy(X[i : i + PREDICTED_AT_ONCE].toarray()) for i in starts)
+        return np.concatenate([pass_on(x).numpy() for x in batches])
 
 
 class OneForEach(NetworkModel):
@@ -168,7 +155,7 @@ class OneForEach(NetworkModel):
     network_: nn.ModuleList
 
     @abstractmethod
-    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> nn.Module:
+    def _one_network(self, metadata: FitMetadata) -> nn.Module:
         """The untrained network for one perturbation."""
 
     @abstractmethod
@@ -179,8 +166,8 @@ class OneForEach(NetworkModel):
     def _one_response(self, network: Any, X: csr_matrix, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Perturbed profiles (cells, genes) of control cells; cells of one context share a group number."""
 
-    def _network(self, lanes: Lanes, metadata: FitMetadata) -> nn.ModuleList:
-        return nn.ModuleList([self._one_network(lanes, metadata) for _ in metadata.conditions[1:]])
+    def _network(self, metadata: FitMetadata) -> nn.ModuleList:
+        return nn.ModuleList([self._one_network(metadata) for _ in metadata.conditions[1:]])
 
     def _stages(self, network: nn.ModuleList, data: PerturbationData, split: Split) -> list[Stage]:
         trained = enumerate(data.perturbations, start=1)

@@ -36,19 +36,8 @@ from multipert.models.network_model import OneForEach
 from multipert.models.pairing import pair
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.networks import (
-    MLP,
-    BatchNorm,
-    Dropout,
-    Lanes,
-    Layer,
-    Linear,
-    SparseBatch,
-    Translator,
-    identity,
-    kl_divergence,
-)
-from multipert.training import Batch, Batches, Examples, Optimiser, Stage, Terms, Update, warmup
+from multipert.networks import HiddenLayer, Translator, kl_divergence, xavier_linear
+from multipert.training import Batch, Examples, Optimiser, Shuffled, Stage, Terms, Update, warmup
 
 Rows = npt.NDArray[np.int64]
 Latents = dict[str, Tensor]
@@ -90,8 +79,6 @@ class Side(nn.Module):
 
     Parameters
     ----------
-    lanes
-        The networks side by side.
     name
         The side's name.
     n_genes
@@ -102,34 +89,24 @@ class Side(nn.Module):
         All other widths and rates.
     """
 
-    def __init__(
-        self, lanes: Lanes, name: str, n_genes: int, hidden: tuple[int, ...], parameters: ScButterflyParameters
-    ) -> None:
+    def __init__(self, name: str, n_genes: int, hidden: tuple[int, ...], parameters: ScButterflyParameters) -> None:
         super().__init__()
         self.name, latent = name, parameters.latent
 
-        def layers(*widths: int) -> MLP:
-            def layer(n_in: int, n_out: int, rate: float) -> Layer:
-                return Layer(Linear(lanes, n_in, n_out), norm=BatchNorm(lanes, n_out), dropout=Dropout(lanes, rate))
-
+        def layers(*widths: int) -> nn.Sequential:
             rates = [parameters.dropout] * (len(widths) - 2) + [0.0]  # none after the last
-            return MLP([layer(i, o, rate) for (i, o), rate in zip(pairwise(widths), rates, strict=True)])
+            pairs = zip(pairwise(widths), rates, strict=True)
+            return nn.Sequential(*(HiddenLayer(n_in, n_out, dropout=rate) for (n_in, n_out), rate in pairs))
 
-        self.mask = Dropout(lanes, parameters.mask)
-        self.encoder = layers(n_genes, *hidden, latent)
+        self.encoder = nn.Sequential(nn.Dropout(parameters.mask), layers(n_genes, *hidden, latent))
         self.decoder = layers(latent, *reversed(hidden), n_genes)
-        self.bottleneck = Translator(lanes, [name], latent=latent, shared=parameters.shared)
-        self.discriminator = Layer(Linear(lanes, latent, 1), norm=BatchNorm(lanes, 1), activation=identity)
+        self.bottleneck = Translator([name], latent=latent, shared=parameters.shared)
+        self.discriminator = nn.Sequential(xavier_linear(latent, 1), nn.BatchNorm1d(1), nn.Flatten(0))
 
-    def encode(self, x: Tensor | SparseBatch) -> Tensor:
-        """Latent vectors ``(lanes, cells, latent)`` of profiles ``(lanes, cells, genes)``."""
-        z: Tensor = self.encoder(self.mask(x))
-        return z
-
-    def autoencode(self, x: SparseBatch) -> tuple[Tensor, Tensor]:
-        """Through the bottleneck: the error of the cells decoded again, and the divergence, each ``(lanes,)``."""
-        own, mean, variance = self.bottleneck(self.encode(x), self.name)
-        return mean_squared_error(self.decoder(own[self.name]), x.dense), mean_divergence(mean, variance)
+    def autoencode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Through the bottleneck: the error of the cells ``x`` (cells, genes) decoded again, and the divergence."""
+        own, mean, variance = self.bottleneck(self.encoder(x), self.name)
+        return mean_squared_error(self.decoder(own[self.name]), x), kl_divergence(mean, variance).mean()
 
 
 class Butterfly(nn.Module):
@@ -137,8 +114,6 @@ class Butterfly(nn.Module):
 
     Parameters
     ----------
-    lanes
-        The networks side by side.
     n_genes
         Width of an expression profile.
     parameters
@@ -147,13 +122,12 @@ class Butterfly(nn.Module):
 
     sides: Mapping[str, Side]
 
-    def __init__(self, lanes: Lanes, n_genes: int, parameters: ScButterflyParameters) -> None:
+    def __init__(self, n_genes: int, parameters: ScButterflyParameters) -> None:
         super().__init__()
-        self.lanes = lanes
         hidden = {"control": parameters.control_hidden, "perturbed": parameters.perturbed_hidden}
-        sides = {side: Side(lanes, side, n_genes, hidden[side], parameters) for side in OTHER}
+        sides = {side: Side(side, n_genes, hidden[side], parameters) for side in OTHER}
         self.sides = nn.ModuleDict(sides)  # type: ignore[assignment]
-        self.translator = Translator(lanes, list(OTHER), latent=parameters.latent, shared=parameters.shared)
+        self.translator = Translator(list(OTHER), latent=parameters.latent, shared=parameters.shared)
 
     def forward(self, batch: Batch, *, draw: bool = False) -> tuple[Latents, dict[str, Latents], Tensor]:
         """Encode the pairs of a batch and translate them; ``draw`` draws latents in evaluation mode too.
@@ -161,42 +135,42 @@ class Butterfly(nn.Module):
         Returns
         -------
         native
-            By side, the latents of its cells, ``(lanes, cells, latent)``.
+            By side, the latents of its cells, ``(cells, latent)``.
         translated
             By the side they come from, then the side they come to, the same after the translator.
         divergence
-            Of the shared space, summed over the sides, ``(lanes,)``.
+            Of the shared space, averaged over all elements (cells x latents), summed over the sides.
         """
-        native = {side: self.sides[side].encode(batch.cells[side]) for side in OTHER}
+        native = {side: self.sides[side].encoder(batch.cells[side]) for side in OTHER}
         translated, divergences = {}, []
         for side, z in native.items():
             translated[side], mean, variance = self.translator(z, side, draw=draw)
-            divergences.append(mean_divergence(mean, variance))
-        return native, translated, torch.stack(divergences).sum(0)
+            divergences.append(kl_divergence(mean, variance).mean())
+        return native, translated, torch.stack(divergences).sum()
 
     def reconstruction(self, batch: Batch, translated: dict[str, Latents]) -> Tensor:
-        """Errors of own and translated cells decoded on both sides, four in all, summed: ``(lanes,)``."""
+        """Errors of own and translated cells decoded on both sides, four in all, summed."""
         errors = [
-            mean_squared_error(self.sides[target].decoder(z), batch.cells[target].dense)
+            mean_squared_error(self.sides[target].decoder(z), batch.cells[target])
             for latents in translated.values()
             for target, z in latents.items()
         ]
-        return torch.stack(errors).sum(0)
+        return torch.stack(errors).sum()
 
     def discrimination(self, native: Latents, translated: dict[str, Latents]) -> Tensor:
-        """The losses of both discriminators, summed: ``(lanes,)``.
+        """The losses of both discriminators, summed.
 
         For each pair u ~ U(0, 1) is drawn. Where u > 1/2, both are shown native latents and are to say max(u, 0.8);
         elsewhere, latents translated from the other side, and they are to say min(u, 0.2).
         """
-        u = self.lanes.uniform(native["control"].shape[1])
+        u = torch.rand_like(native["control"][:, 0])
         shows_native = u > 0.5
         labels = torch.where(shows_native, u.clamp(min=0.8), u.clamp(max=0.2))
         losses = []
         for side, other in OTHER.items():
             z = torch.where(shows_native.unsqueeze(-1), native[side], translated[other][side])
-            losses.append(cross_entropy(self.sides[side].discriminator(z).squeeze(-1), labels).mean(-1))
-        return torch.stack(losses).sum(0)
+            losses.append(cross_entropy(self.sides[side].discriminator(z), labels).mean())
+        return torch.stack(losses).sum()
 
 
 @register
@@ -216,10 +190,12 @@ class ScButterfly(OneForEach):
     )
     Parameters: ClassVar[type] = ScButterflyParameters
 
+    stackable = False  # the weight of its divergence depends on the epoch, which is each fit's own
+
     parameters: ScButterflyParameters
 
-    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> Butterfly:
-        return Butterfly(lanes, len(metadata.genes), self.parameters)
+    def _one_network(self, metadata: FitMetadata) -> Butterfly:
+        return Butterfly(len(metadata.genes), self.parameters)
 
     def _one_training(self, network: Butterfly, data: PerturbationData, split: Split, condition: int) -> list[Stage]:
         p = self.parameters
@@ -237,12 +213,12 @@ class ScButterfly(OneForEach):
         def pretrain(side: str) -> Stage:
             def autoencode(batch: Batch) -> Terms:
                 mse, kl = network.sides[side].autoencode(batch.cells[side])
-                return {"loss": mse + kl_weight * batch.scheduled(rise) * kl, "mse": mse, "kl": kl}
+                return {"loss": mse + kl_weight * rise(batch.epoch) * kl, "mse": mse, "kl": kl}
 
             bottleneck = Optimiser([network.sides[side].bottleneck], p.lr)
             return Stage(
                 f"pretrain {side}",
-                Batches(only(side, training), p.batch_size, p.drop_last),
+                Shuffled(only(side, training), p.batch_size, p.drop_last),
                 p.pretrain_epochs,
                 [Update([coders[side], bottleneck], autoencode)],
                 only(side, validation),
@@ -251,18 +227,18 @@ class ScButterfly(OneForEach):
                 measure=lambda batch: {"mse": autoencode(batch)["mse"]},
             )
 
-        def tell_apart(batch: Batch) -> Terms:
+        def discriminator_loss(batch: Batch) -> Terms:
             with torch.no_grad():
                 native, translated, _ = network(batch)
             return {"discriminators": network.discrimination(native, translated)}
 
-        def translate(batch: Batch) -> Terms:
+        def generator_loss(batch: Batch) -> Terms:
             native, translated, _ = network(batch)
             against = network.discrimination(native, translated)
             _, translated, kl = network(batch)
             mse = network.reconstruction(batch, translated)
             against = torch.where(against < p.against_below, against, torch.zeros_like(against))
-            return {"loss": mse + 2 * kl_weight * batch.scheduled(rise) * kl - against, "mse": mse, "kl": kl}
+            return {"loss": mse + 2 * kl_weight * rise(batch.epoch) * kl - against, "mse": mse, "kl": kl}
 
         discriminators = Optimiser(
             [side.discriminator for side in network.sides.values()], p.discriminator_lr, rule="sgd"
@@ -270,9 +246,9 @@ class ScButterfly(OneForEach):
         translator = Optimiser([network.translator], p.lr)
         joint = Stage(
             "joint",
-            Batches(training, p.batch_size, p.drop_last),
+            Shuffled(training, p.batch_size, p.drop_last),
             p.epochs,
-            [Update(discriminators, tell_apart), Update([*coders.values(), translator], translate)],
+            [Update(discriminators, discriminator_loss), Update([*coders.values(), translator], generator_loss)],
             validation,
             p.patience,
             p.keep,
@@ -283,8 +259,8 @@ class ScButterfly(OneForEach):
     def _one_response(self, network: Butterfly, X: csr_matrix, groups: Rows) -> npt.NDArray[np.float32]:
         control, perturbed = network.sides["control"], network.sides["perturbed"]
 
-        def respond(x: SparseBatch) -> Tensor:
-            translated, _, _ = network.translator(control.encode(x), "control")
+        def respond(x: Tensor) -> Tensor:
+            translated, _, _ = network.translator(control.encoder(x), "control")
             cells: Tensor = perturbed.decoder(translated["perturbed"])
             return cells.masked_fill(cells < self.parameters.zero_below, 0.0)
 
@@ -306,8 +282,3 @@ def pairs(data: PerturbationData, rows: Rows, condition: int, seed: int) -> Exam
 def only(side: str, examples: Examples) -> Examples:
     """One side of pairs."""
     return Examples(examples.matrix, {side: examples.cells[side]}, {})
-
-
-def mean_divergence(mean: Tensor, variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(0, I)) averaged over all elements (cells x latents), one number a lane."""
-    return kl_divergence(mean, variance).mean(dim=(1, 2))

@@ -22,11 +22,12 @@ from multipert.data import PerturbationData, Split
 from multipert.data.alignment import read_aligned
 from multipert.errors import InputError
 from multipert.models.base import FitMetadata
+from multipert.models.losses import mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.networks import Lanes, VariationalAutoencoder, kl_divergence
-from multipert.training import Batch, Batches, Examples, Optimiser, Stage, Terms, Update
+from multipert.networks import VariationalAutoencoder, kl_divergence
+from multipert.training import Batch, Examples, Optimiser, Shuffled, Stage, Terms, Update
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -81,13 +82,13 @@ class LatentArithmetic(OneForEach):
     parameters: Any
 
     @abstractmethod
-    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> VariationalAutoencoder:
+    def _one_network(self, metadata: FitMetadata) -> VariationalAutoencoder:
         """The untrained autoencoder, with room for what is read off it after training."""
 
-    def _autoencoder(self, kind: type[Network], lanes: Lanes, metadata: FitMetadata, **options: Any) -> Network:
+    def _autoencoder(self, kind: type[Network], metadata: FitMetadata, **options: Any) -> Network:
         p = self.parameters
         shape = {"hidden": p.hidden, "layers": p.layers, "latent": p.latent, "dropout": p.dropout}
-        return kind(lanes, len(metadata.genes), **shape, **options)
+        return kind(len(metadata.genes), **shape, **options)
 
     def _serving(self, condition: int) -> Any:
         """The network that serves a condition."""
@@ -113,7 +114,7 @@ class LatentArithmetic(OneForEach):
             return self._loss(network, batch, p.monitored_kl_weight)
 
         adam = Optimiser([network], p.lr, epsilon=p.epsilon, weight_decay=p.weight_decay)
-        batches = Batches(training, p.batch_size, p.drop_last)
+        batches = Shuffled(training, p.batch_size, p.drop_last)
         return [
             Stage("reconstruct", batches, p.epochs, [Update(adam, loss)], validation, p.patience, p.keep, monitored)
         ]
@@ -126,8 +127,8 @@ class LatentArithmetic(OneForEach):
         x = batch.cells["x"]
         mean, variance = network.posterior(x)
         decoded = network.decode(network.heads.draw(mean, variance))
-        squares = (x.dense - decoded).square().sum(-1).mean(-1)
-        kl = kl_divergence(mean, variance).sum(-1).mean(-1)
+        squares = mean_squared_error(decoded, x) * x.shape[-1]
+        kl = kl_divergence(mean, variance).sum(-1).mean()
         return {"loss": 0.5 * squares + 0.5 * kl_weight * kl, "squares": squares, "kl": kl}
 
     def _common_delta(
@@ -145,7 +146,7 @@ class LatentArithmetic(OneForEach):
         return balanced_delta(z, perturbed, context, np.random.default_rng((self.seed, condition)))
 
     def _moved(self, network: VariationalAutoencoder, X: csr_matrix, delta: Tensor) -> Floats:
-        """Control cells ``X`` (cells, genes) moved by ``delta`` (lanes, 1, latent) or (latent,) in latent space."""
+        """Control cells ``X`` (cells, genes) moved by ``delta`` (latent,) in latent space."""
         if delta.isnan().any():
             raise InputError(
                 f"training saw no context with both control cells and cells of this perturbation (at its highest dose, "
@@ -198,7 +199,7 @@ class MovingAutoencoder(VariationalAutoencoder):
     Attributes
     ----------
     delta
-        (lanes, 1, latent), NaN until it is known.
+        (latent,), NaN until it is known.
     """
 
     delta: Tensor
@@ -213,9 +214,9 @@ class ScGen(LatentArithmetic):
     assumes = "a perturbation moves all contexts by the same latent vector"
     source = "Lotfollahi et al., scGen predicts single-cell perturbation responses, Nature Methods 2019"
 
-    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> MovingAutoencoder:
-        network = self._autoencoder(MovingAutoencoder, lanes, metadata)
-        network.register_buffer("delta", torch.full((len(lanes), 1, self.parameters.latent), torch.nan))
+    def _one_network(self, metadata: FitMetadata) -> MovingAutoencoder:
+        network = self._autoencoder(MovingAutoencoder, metadata)
+        network.register_buffer("delta", torch.full((self.parameters.latent,), torch.nan))
         return network
 
     def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
+from torch.nn import functional
 
 from multipert.data import PerturbationData, Split
 from multipert.models.base import FitMetadata
@@ -25,16 +26,7 @@ from multipert.models.losses import cross_entropy, mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.networks import (
-    MLP,
-    AuxiliaryDiscriminator,
-    Lanes,
-    Layer,
-    LayerNorm,
-    Linear,
-    SparseBatch,
-    identity,
-)
+from multipert.networks import AuxiliaryDiscriminator
 from multipert.training import Batch, Examples, Optimiser, SideBySide, Stage, Terms, Update, step_decay
 
 Rows = npt.NDArray[np.int64]
@@ -73,54 +65,53 @@ class ScPreGANParameters:
     iterations: int = parameter(30, "iterations in an epoch", at_least=1)
 
 
+class NormalisedLayer(nn.Sequential):
+    """Linear, layer normalisation, ReLU."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(nn.Linear(n_in, n_out), nn.LayerNorm(n_out), nn.ReLU())
+
+
 class CrossGenerator(nn.Module):
     """An encoder, and a generator and a discriminator of each side. Weights start as torch's default.
 
     Parameters
     ----------
-    lanes
-        The networks side by side.
     n_genes, n_contexts
         Width of an expression profile; contexts that the discriminators tell apart.
     parameters
         Widths.
     """
 
-    def __init__(self, lanes: Lanes, n_genes: int, n_contexts: int, parameters: ScPreGANParameters) -> None:
+    def __init__(self, n_genes: int, n_contexts: int, parameters: ScPreGANParameters) -> None:
         super().__init__()
-        hidden = parameters.hidden
+        hidden, latent = parameters.hidden, parameters.latent
 
-        def linear(n_in: int, n_out: int) -> Linear:
-            return Linear(lanes, n_in, n_out, initial="torch")
+        def layers(*widths: int) -> nn.Sequential:
+            return nn.Sequential(*(NormalisedLayer(n_in, n_out) for n_in, n_out in pairwise(widths)))
 
-        def layers(*widths: int) -> list[nn.Module]:
-            return [Layer(linear(i, o), norm=LayerNorm(lanes, o), activation=torch.relu) for i, o in pairwise(widths)]
-
-        self.encoder = MLP(
-            [*layers(n_genes, *hidden), Layer(linear(hidden[-1], parameters.latent), activation=identity)]
+        self.encoder = nn.Sequential(layers(n_genes, *hidden), nn.Linear(hidden[-1], latent))
+        self.generators = nn.ModuleDict({side: layers(latent, *reversed(hidden), n_genes) for side in OTHER})
+        self.discriminators = nn.ModuleDict(
+            {side: AuxiliaryDiscriminator(n_genes, n_contexts, hidden=hidden) for side in OTHER}
         )
-        generators = {side: MLP(layers(parameters.latent, *reversed(hidden), n_genes)) for side in OTHER}
-        discriminators = {side: AuxiliaryDiscriminator(lanes, n_genes, n_contexts, hidden=hidden) for side in OTHER}
-        self.generators = nn.ModuleDict(generators)
-        self.discriminators = nn.ModuleDict(discriminators)
 
     def generate(self, z: Tensor, side: str) -> Tensor:
-        """Cells of a side, ``(lanes, cells, genes)``, from latent vectors ``(lanes, cells, latent)``."""
+        """Cells of a side, ``(cells, genes)``, from latent vectors ``(cells, latent)``."""
         cells: Tensor = self.generators[side](z)
         return cells
 
-    def judge(self, cells: Tensor | SparseBatch, contexts: Tensor, side: str, *, real: bool) -> Tensor:
-        """How far the discriminator of a side is from its duty, one number a lane.
+    def judge(self, cells: Tensor, contexts: Tensor, side: str, *, real: bool) -> Tensor:
+        """How far the discriminator of a side is from its duty.
 
-        Its duty is to call these ``cells`` ``(lanes, cells, genes)`` real, or not, and to name their ``contexts``
-        ``(lanes, cells)``. The first is measured by binary cross-entropy; the second, as in the authors' code, by the
-        negative *probability* of the right context (NLLLoss of softmax), where a negative log-likelihood would have its
-        logarithm.
+        Its duty is to call these ``cells`` ``(cells, genes)`` real, or not, and to name their ``contexts``
+        ``(cells,)``. The first is measured by binary cross-entropy; the second, as in the authors' code, by the
+        negative *probability* of the right context (NLLLoss of softmax), where a negative log-likelihood would have
+        its logarithm.
         """
         logits, classes = self.discriminators[side](cells)
-        right = classes.softmax(-1).gather(-1, contexts.unsqueeze(-1)).squeeze(-1)
-        loss: Tensor = (cross_entropy(logits, torch.full_like(logits, float(real))) - right).mean(-1)
-        return loss
+        real_or_not = cross_entropy(logits, torch.full_like(logits, float(real))).mean()
+        return real_or_not + functional.nll_loss(classes.softmax(-1), contexts)
 
 
 @register
@@ -140,10 +131,12 @@ class ScPreGAN(OneForEach):
     )
     Parameters: ClassVar[type] = ScPreGANParameters
 
+    stackable = False  # torch's spectral norm follows its singular value in place
+
     parameters: ScPreGANParameters
 
-    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> CrossGenerator:
-        return CrossGenerator(lanes, len(metadata.genes), len(metadata.contexts), self.parameters)
+    def _one_network(self, metadata: FitMetadata) -> CrossGenerator:
+        return CrossGenerator(len(metadata.genes), len(metadata.contexts), self.parameters)
 
     def _one_training(
         self, network: CrossGenerator, data: PerturbationData, split: Split, condition: int
@@ -156,8 +149,8 @@ class ScPreGAN(OneForEach):
         )
         decay = step_decay(p.decay, p.decay_every)
         updates = [
-            Update(discriminators, lambda batch: self._tell_apart(network, batch), decay),
-            Update([encoder, generators], lambda batch: self._generate(network, batch), decay),
+            Update(discriminators, lambda batch: self._discriminator_loss(network, batch), decay),
+            Update([encoder, generators], lambda batch: self._generator_loss(network, batch), decay),
         ]
         rows = np.union1d(split.train, split.validation)
         sides = [
@@ -167,20 +160,20 @@ class ScPreGAN(OneForEach):
         ]
         return [Stage("adversarial", SideBySide(sides, p.batch_size, p.iterations), p.epochs, updates)]
 
-    def _tell_apart(self, network: CrossGenerator, batch: Batch) -> Terms:
+    def _discriminator_loss(self, network: CrossGenerator, batch: Batch) -> Terms:
         """The discriminators' loss, over a side's real cells and those generated on it from the other side."""
-        losses = []
+        loss = torch.zeros(())
         for side, other in OTHER.items():
             with torch.no_grad():
                 crossed = network.generate(network.encoder(batch.cells[other]), side)
-            losses.append(network.judge(batch.cells[side], batch.labels[side], side, real=True))
-            losses.append(network.judge(crossed, batch.labels[other], side, real=False))
-        return {"discriminators": torch.stack(losses).sum(0)}
+            loss = loss + network.judge(batch.cells[side], batch.labels[side], side, real=True)
+            loss = loss + network.judge(crossed, batch.labels[other], side, real=False)
+        return {"discriminators": loss}
 
-    def _generate(self, network: CrossGenerator, batch: Batch) -> Terms:
+    def _generator_loss(self, network: CrossGenerator, batch: Batch) -> Terms:
         """The loss of encoder and generators: reconstruction, adversarial and encoding, on both sides."""
         p = self.parameters
-        reconstructions, adversarials, encodings = [], [], []
+        reconstruction = encoding = adversarial = torch.zeros(())
         generated: dict[str, list[Tensor]] = {side: [] for side in OTHER}
         contexts: dict[str, list[Tensor]] = {side: [] for side in OTHER}
         for side, other in OTHER.items():
@@ -189,18 +182,15 @@ class ScPreGAN(OneForEach):
             same, crossed = network.generate(z, side), network.generate(z, other)
             same_z, crossed_z = network.encoder(same), network.encoder(crossed)
             cycled = network.generate(crossed_z, side)
-            reconstructions.append(mean_squared_error(same, x.dense))
-            encodings += [mean_squared_error(latent, z.detach()) for latent in (same_z, crossed_z)]
+            reconstruction = reconstruction + mean_squared_error(same, x)
+            encoding = encoding + sum(mean_squared_error(again, z.detach()) for again in (same_z, crossed_z))
             for where, cells in ((side, same), (other, crossed), (side, cycled)):
                 generated[where].append(cells)
                 contexts[where].append(context)
         for side in OTHER:
             # Three losses, each a mean over as many cells: judged together, the discriminator is normalised once.
-            together = torch.cat(generated[side], 1), torch.cat(contexts[side], 1)
-            adversarials.append(3 * network.judge(*together, side, real=True))
-        reconstruction, adversarial, encoding = (
-            torch.stack(losses).sum(0) for losses in (reconstructions, adversarials, encodings)
-        )
+            together = torch.cat(generated[side]), torch.cat(contexts[side])
+            adversarial = adversarial + 3 * network.judge(*together, side, real=True)
         loss = (
             p.reconstruction_weight * reconstruction + p.adversarial_weight * adversarial + p.encoding_weight * encoding
         )

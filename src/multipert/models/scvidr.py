@@ -25,7 +25,7 @@ from multipert.models.network_model import PREDICTED_AT_ONCE
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
 from multipert.models.scgen import LatentArithmetic, LatentArithmeticParameters, visible
-from multipert.networks import Lanes, VariationalAutoencoder
+from multipert.networks import VariationalAutoencoder
 from multipert.training import Stage
 
 Doubles = npt.NDArray[np.float64]
@@ -57,14 +57,14 @@ class ContextAutoencoder(VariationalAutoencoder):
     Attributes
     ----------
     centroids
-        (lanes, contexts, latent) mean of each context's control cells; NaN where training saw none.
+        (contexts, latent) mean of each context's control cells; NaN where training saw none.
     deltas
-        (lanes, contexts, latent) mean of each context's perturbed cells minus its centroid; NaN where training saw
+        (contexts, latent) mean of each context's perturbed cells minus its centroid; NaN where training saw
         none of either.
     common
-        (lanes, latent) the one delta of all contexts, where there is no regression; NaN where it is unknown.
+        (latent,) the one delta of all contexts, where there is no regression; NaN where it is unknown.
     lowest, highest
-        (lanes, latent) range of the training cells.
+        (latent,) range of the training cells.
     """
 
     centroids: Tensor
@@ -90,14 +90,14 @@ class ScVIDR(LatentArithmetic):
     )
     Parameters = ScVIDRParameters
 
-    def _one_network(self, lanes: Lanes, metadata: FitMetadata) -> ContextAutoencoder:
+    def _one_network(self, metadata: FitMetadata) -> ContextAutoencoder:
         p = self.parameters
-        network = self._autoencoder(ContextAutoencoder, lanes, metadata, share_hidden=p.share_hidden)
+        network = self._autoencoder(ContextAutoencoder, metadata, share_hidden=p.share_hidden)
         for name in ("centroids", "deltas"):
-            network.register_buffer(name, torch.full((len(lanes), len(metadata.contexts), p.latent), torch.nan))
-        network.register_buffer("common", torch.full((len(lanes), p.latent), torch.nan))
+            network.register_buffer(name, torch.full((len(metadata.contexts), p.latent), torch.nan))
+        network.register_buffer("common", torch.full((p.latent,), torch.nan))
         for name in ("lowest", "highest"):
-            network.register_buffer(name, torch.zeros(len(lanes), p.latent))
+            network.register_buffer(name, torch.zeros(p.latent))
         return network
 
     def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
@@ -110,20 +110,20 @@ class ScVIDR(LatentArithmetic):
         """Note the range of the cells it learnt, and each context's centroid and delta under the condition ``at``."""
         rows = visible(data, split, [0, *conditions])
         z = torch.from_numpy(self._in_batches(data.X[rows], network.encode))
-        network.lowest[0], network.highest[0] = z.amin(0), z.amax(0)
+        network.lowest, network.highest = z.amin(0), z.amax(0)
         context, condition = torch.from_numpy(data.context[rows]), torch.from_numpy(data.condition[rows])
         for here in range(len(data.contexts)):
             # The mean of no cells is NaN.
             control, perturbed = (z[(context == here) & (condition == code)].mean(0) for code in (0, at))
-            network.centroids[0, here], network.deltas[0, here] = control, perturbed - control
+            network.centroids[here], network.deltas[here] = control, perturbed - control
         if not self.parameters.regression:
-            network.common[0] = torch.from_numpy(self._common_delta(network, data, split, at))
+            network.common.copy_(torch.from_numpy(self._common_delta(network, data, split, at)))
 
     def _delta(self, network: ContextAutoencoder, centroid: Doubles) -> Doubles:
         """Where cells around a control centroid (latent,) move, (latent,)."""
         if not self.parameters.regression:
-            return network.common[0].double().numpy()
-        return regressed_delta(centroid, network.centroids[0].numpy(), network.deltas[0].numpy())
+            return network.common.double().numpy()
+        return regressed_delta(centroid, network.centroids.numpy(), network.deltas.numpy())
 
     def _one_response(self, network: ContextAutoencoder, X: csr_matrix, groups: Rows) -> Floats:
         return self._respond(network, X, groups, 1.0)
@@ -185,7 +185,7 @@ class ScVIDR(LatentArithmetic):
             raise InputError(f"the model knows no context {context!r}; {did_you_mean(context, metadata.contexts)}")
         code = metadata.conditions.index(perturbation)
         network = self._serving(code)
-        centroids = network.centroids[0].double().numpy()
+        centroids = network.centroids.double().numpy()
         centroid = np.nanmean(centroids, axis=0) if context is None else centroids[metadata.contexts.index(context)]
         delta = self._share(code) * self._delta(network, centroid)
         if np.isnan(delta).any():
@@ -194,7 +194,7 @@ class ScVIDR(LatentArithmetic):
                 f"{'cells' if context is None else repr(context)} would move: choose another"
             )
         drawn = np.random.default_rng(self.seed).uniform(
-            network.lowest[0].numpy(), network.highest[0].numpy(), (samples, len(delta))
+            network.lowest.numpy(), network.highest.numpy(), (samples, len(delta))
         )
         coefficients = weighted_ridge(drawn, decoded(network, drawn), 1 / cosine_distances(drawn, delta))
         norm = np.linalg.norm(coefficients, axis=0)
@@ -217,8 +217,8 @@ class ScVIDRDose(ScVIDR):
     serves = "all doses of one compound; a network for each"
     assumes = "as scvidr, and a lower dose goes part of the same way, by log(1 + dose)"
 
-    def _network(self, lanes: Lanes, metadata: FitMetadata) -> nn.ModuleList:
-        return nn.ModuleList([self._one_network(lanes, metadata) for _ in compounds(metadata)])
+    def _network(self, metadata: FitMetadata) -> nn.ModuleList:
+        return nn.ModuleList([self._one_network(metadata) for _ in compounds(metadata)])
 
     def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
         if self.metadata_.keys.dose_key is None:
@@ -289,7 +289,7 @@ def decoded(network: VariationalAutoencoder, z: Doubles) -> Iterator[Doubles]:
     """Profiles (samples, genes) of latent vectors (samples, latent), some at a time."""
     for start in range(0, len(z), PREDICTED_AT_ONCE):
         some = torch.from_numpy(z[start : start + PREDICTED_AT_ONCE].astype(np.float32))
-        yield network.decode(some[None])[0].double().numpy()
+        yield network.decode(some).double().numpy()
 
 
 def weighted_ridge(inputs: Doubles, outputs: Iterable[Doubles], weights: Doubles, penalty: float = 1.0) -> Doubles:

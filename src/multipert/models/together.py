@@ -8,15 +8,15 @@ import torch
 from multipert.data import PerturbationData, Split, train_on_everything
 from multipert.errors import InputError
 from multipert.models.base import FitMetadata, Model
-from multipert.models.network_model import NetworkModel, learn_in_lanes
-from multipert.networks import Lanes, Precision
-from multipert.training import TrainerConfig
+from multipert.models.network_model import NetworkModel
+from multipert.training import Member, Precision, TrainerConfig, can_be_stacked, random_stream, train_ensemble
+from multipert.training.device import choose_device
 
 MOST = 32
 """Fits at once, at most: with so many, a GPU has enough to do in every step."""
 
-_COPIES = 5  # of its weights that a lane needs: themselves, gradient, two moments, the best so far
-_PROFILES = 256 * 16  # expression profiles that a lane holds in a step, generously: batch, predictions, gradients
+_COPIES = 5  # of its weights that a fit needs: themselves, gradient, two moments, the best so far
+_PROFILES = 256 * 16  # expression profiles that a fit holds in a step, generously: batch, predictions, gradients
 
 
 def fit_together(
@@ -28,11 +28,11 @@ def fit_together(
     precision: Precision = "auto",
     progress: bool | None = None,
 ) -> None:
-    """Fit models of one kind that differ in seed and split alone, as the lanes of one batched computation.
+    """Fit models of one kind that differ in seed and split alone, stacked as one; one by one where they cannot be.
 
-    Each comes out as after its own :meth:`~multipert.models.Model.fit`, up to the order in which numbers are added:
-    with its own weights, history and random stream. Its ``seconds_fit_`` and the seconds of its history are its share
-    of the time spent on all.
+    Stacked, each comes out as after its own :meth:`~multipert.models.Model.fit`, but for the random numbers of dropout
+    and noise, which all draw from one stream, seeded with the first one's seed. Its ``seconds_fit_`` and the seconds of
+    its history are its share of the time spent on all.
 
     Parameters
     ----------
@@ -48,8 +48,7 @@ def fit_together(
     Raises
     ------
     InputError
-        If the models differ in more than their seeds, train no network or cannot all be trained on these cells in the
-        same stages, or a split belongs to other data.
+        If the models differ in more than their seeds or train no network, or a split belongs to other data.
     """
     kinds = {(type(model), model.preset, repr(model.parameters)) for model in models}
     if len(models) != len(splits) or len(kinds) != 1:
@@ -65,18 +64,29 @@ def fit_together(
     for model, split in zip(networks, divided, strict=True):
         model._begin(data, split)
     config = TrainerConfig(device, progress=progress, precision=precision)
-    histories = learn_in_lanes(networks, data, divided, config, {})
+    members = []
+    for model, split in zip(networks, divided, strict=True):
+        resolved = model._resolve(config)
+        model.network_ = model._untrained(model.metadata_)
+        members.append(Member(model.network_, model._stages(model.network_, data, split), model.seed))
+    if not networks[0].stackable or not can_be_stacked(members):
+        for model, split in zip(networks, divided, strict=True):
+            model.fit(data, split, device=device, precision=precision, progress=progress)
+        return
+    with random_stream(networks[0].seed, resolved.device):
+        train_ensemble(members, resolved)
+    for model, split in zip(networks, divided, strict=True):
+        model._conclude(model.network_, data, split)
     seconds = (time.monotonic() - started) / len(models)
-    for model, history in zip(networks, histories, strict=True):
-        model.history_, model.seconds_fit_ = history, seconds
+    for model, member in zip(networks, members, strict=True):
+        model.history_, model.seconds_fit_ = member.history, seconds
 
 
-def lanes_at_once(model: Model, data: PerturbationData, *, device: str = "auto") -> int:
+def fits_at_once(model: Model, data: PerturbationData, *, device: str = "auto") -> int:
     """How many fits of a model like this one to give to :func:`fit_together` at a time; 1 where nothing is gained.
 
     A GPU is mostly idle in the steps of one small network, so there it is as many as fit into its free memory, up to
-    32. The cores of a CPU are busy with one: see benchmarks/lanes.py. Models that keep the short last batch of an epoch
-    (``drop_last=False``) go one by one: fits to other cells would differ in its size.
+    32. The cores of a CPU are busy with one: see benchmarks/ensemble.py.
 
     Parameters
     ----------
@@ -92,11 +102,12 @@ def lanes_at_once(model: Model, data: PerturbationData, *, device: str = "auto")
     InputError
         If this machine has no such device.
     """
-    place = TrainerConfig(device).fabric().device
-    keeps_last = not getattr(model.parameters, "drop_last", True)
-    if place.type != "cuda" or not isinstance(model, NetworkModel) or keeps_last:
+    if not isinstance(model, NetworkModel) or not model.stackable or not getattr(model.parameters, "drop_last", True):
         return 1
-    network = model._network(Lanes([model.seed]), FitMetadata.of(data, train_on_everything(data)))
+    place = choose_device(device)
+    if place.type != "cuda":
+        return 1
+    network = model._untrained(FitMetadata.of(data, train_on_everything(data)))
     weights = sum(parameter.numel() for parameter in network.parameters())
-    lane = 4 * (_COPIES * weights + _PROFILES * len(data.genes))
-    return max(1, min(MOST, torch.cuda.mem_get_info(place)[0] // lane))
+    each = 4 * (_COPIES * weights + _PROFILES * len(data.genes))
+    return max(1, min(MOST, torch.cuda.mem_get_info(place)[0] // each))

@@ -1,4 +1,4 @@
-"""Small networks: layers with a lane axis, FiLM, autoencoders, discriminators."""
+"""Small networks as their papers draw them: what flows through is ``(cells, features)``."""
 
 import lazy_loader
 

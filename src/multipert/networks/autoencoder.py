@@ -1,4 +1,4 @@
-"""The FiLM autoencoder of the multi-task family (spec: "FiLM autoencoder")."""
+"""The FiLM autoencoder of the multi-task family, and its variational form."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,11 +6,44 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from multipert.networks.film import FiLM
-from multipert.networks.lanes import Lanes
-from multipert.networks.layers import MLP, BatchNorm, Dropout, Layer, Linear
-from multipert.networks.sparse import SparseBatch
-from multipert.networks.variational import GaussianHeads
+from multipert.networks.film import FiLM, FilmLayer
+from multipert.networks.gaussian import GaussianHeads
+from multipert.networks.layers import MLP, HiddenLayer
+
+
+class FilmDecoder(nn.Module):
+    """From latent vectors to expression profiles, every hidden layer steered by the condition.
+
+    Parameters
+    ----------
+    widths
+        Of the latent space, the hidden layers and the profiles.
+    n_features
+        Numbers that describe a condition.
+    film_hidden
+        Hidden widths of the FiLM generators.
+    dropout
+        Dropout rate after each hidden layer.
+    """
+
+    def __init__(self, widths: Sequence[int], n_features: int, *, film_hidden: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            FilmLayer(n_in, n_out, n_features, film_hidden=film_hidden, dropout=dropout)
+            for n_in, n_out in pairwise(widths[:-1])
+        )
+        self.output = MLP(widths[-2:])
+
+    def forward(self, z: Tensor, c: Tensor) -> Tensor:
+        """Profiles ``(cells, genes)`` of ``z`` ``(cells, latent)`` under conditions ``c`` ``(cells, n_features)``."""
+        for layer in self.layers:
+            z = layer(z, c)
+        return self.output(z)  # type: ignore[no-any-return]
+
+    @property
+    def films(self) -> list[FiLM]:
+        """The FiLM of each hidden layer, in order."""
+        return [layer.film for layer in self.layers]  # type: ignore[misc]
 
 
 class FilmAutoencoder(nn.Module):
@@ -18,10 +51,10 @@ class FilmAutoencoder(nn.Module):
 
     Parameters
     ----------
-    lanes
-        The networks side by side.
-    n_genes, n_conditions
-        Width of an expression profile; number of conditions, control among them.
+    n_genes
+        Width of an expression profile.
+    n_features
+        Numbers that describe a condition.
     hidden
         Hidden widths of the encoder; the decoder mirrors them.
     latent
@@ -36,9 +69,8 @@ class FilmAutoencoder(nn.Module):
 
     def __init__(
         self,
-        lanes: Lanes,
         n_genes: int,
-        n_conditions: int,
+        n_features: int,
         *,
         hidden: Sequence[int],
         latent: int,
@@ -47,49 +79,36 @@ class FilmAutoencoder(nn.Module):
         film_hidden: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.mask = Dropout(lanes, mask)
-
-        def hidden_layer(n_in: int, n_out: int, *, film: FiLM | None = None) -> Layer:
-            norm, after = BatchNorm(lanes, n_out), Dropout(lanes, dropout)
-            return Layer(Linear(lanes, n_in, n_out), norm=norm, film=film, dropout=after)
-
         widths = [n_genes, *hidden]
-        encoder = [hidden_layer(i, o) for i, o in pairwise(widths)]
-        self.encoder = MLP([*encoder, Layer(Linear(lanes, widths[-1], latent))])
+        self.encoder = nn.Sequential(
+            nn.Dropout(mask),
+            *(HiddenLayer(n_in, n_out, dropout=dropout) for n_in, n_out in pairwise(widths)),
+            MLP([widths[-1], latent]),
+        )
+        widths = [latent, *reversed(widths)]
+        self.decoder = FilmDecoder(widths, n_features, film_hidden=film_hidden, dropout=dropout)
 
-        widths = [latent, *reversed(hidden)]
-        decoder = [
-            hidden_layer(i, o, film=FiLM(lanes, n_conditions, o, hidden=film_hidden)) for i, o in pairwise(widths)
-        ]
-        self.decoder = MLP([*decoder, Layer(Linear(lanes, widths[-1], n_genes))])
+    def encode(self, x: Tensor) -> Tensor:
+        """Latent vectors ``(cells, latent)`` of profiles ``(cells, genes)``."""
+        return self.encoder(x)  # type: ignore[no-any-return]
 
-    def encode(self, x: Tensor | SparseBatch) -> Tensor:
-        """Latent vectors ``(lanes, cells, latent)`` of profiles ``(lanes, cells, genes)``."""
-        z: Tensor = self.encoder(self.mask(x))
-        return z
-
-    def decode(self, z: Tensor, condition: Tensor) -> Tensor:
-        """Profiles ``(lanes, cells, genes)`` of latent vectors under the condition codes ``(lanes, cells)``."""
-        x: Tensor = self.decoder(z, condition)
-        return x
-
-    def films(self) -> list[FiLM]:
-        """The FiLM of each hidden layer of the decoder, in order."""
-        return [layer.film for layer in self.decoder.layers if isinstance(layer.film, FiLM)]
+    def decode(self, z: Tensor, c: Tensor) -> Tensor:
+        """Profiles ``(cells, genes)`` of ``z`` ``(cells, latent)`` under conditions ``c`` ``(cells, n_features)``."""
+        return self.decoder(z, c)  # type: ignore[no-any-return]
 
 
 class FilmVariationalAutoencoder(FilmAutoencoder):
     """The FiLM autoencoder with a Gaussian latent: two heads, each linear with LeakyReLU, on the encoder's output."""
 
-    def __init__(self, lanes: Lanes, n_genes: int, n_conditions: int, *, latent: int, **options: Any) -> None:
-        super().__init__(lanes, n_genes, n_conditions, latent=latent, **options)
-        self.heads = GaussianHeads(lanes, lambda: Layer(Linear(lanes, latent, latent)))
+    def __init__(self, n_genes: int, n_features: int, *, latent: int, **options: Any) -> None:
+        super().__init__(n_genes, n_features, latent=latent, **options)
+        self.heads = GaussianHeads(lambda: MLP([latent, latent]))
 
-    def posterior(self, x: Tensor | SparseBatch) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the latent vectors, each ``(lanes, cells, latent)``."""
-        mean, log_variance = self.heads(super().encode(x))
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the latent vectors, each ``(cells, latent)``."""
+        mean, log_variance = self.heads(self.encoder(x))
         return mean, log_variance.exp()
 
-    def encode(self, x: Tensor | SparseBatch) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """Latent vectors: a sample in training mode, the mean in evaluation mode."""
         return self.heads.sample(*self.posterior(x))

@@ -1,51 +1,19 @@
-"""A linear layer of bounded slope, and the discriminator of latents made of it."""
+"""Discriminators: what generators and encoders are trained against."""
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from collections.abc import Sequence
+from itertools import pairwise
 
-from multipert.networks.lanes import Lanes
-from multipert.networks.layers import MLP, Dropout, Initial, Layer, Linear, identity
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-
-class SpectralLinear(Linear):
-    """A linear layer whose weights are divided by their largest singular value (Miyato 2018).
-
-    The singular value is followed by one step of power iteration in every training pass, from a start of fifteen.
-    """
-
-    left: Tensor
-    right: Tensor
-
-    def __init__(self, lanes: Lanes, n_in: int, n_out: int, *, initial: Initial = "xavier") -> None:
-        super().__init__(lanes, n_in, n_out, initial=initial)
-        self.register_buffer("left", functional.normalize(lanes.normal(n_in, 1), dim=1))
-        self.register_buffer("right", functional.normalize(lanes.normal(n_out, 1), dim=1))
-        for _ in range(15):
-            self._follow()
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """One step of power iteration."""
-        self.left.copy_(functional.normalize(self.weight @ self.right, dim=1))
-        self.right.copy_(functional.normalize(self.weight.mT @ self.left, dim=1))
-
-    def effective_weight(self) -> Tensor:
-        """The weights over their largest singular value, ``(lanes, n_in, n_out)``."""
-        if self.training:
-            self._follow()
-        # Clones, because a second pass follows on before the first one's gradient is taken.
-        largest = self.left.clone().mT @ self.weight @ self.right.clone()
-        return self.weight / largest
+from multipert.networks.layers import xavier_linear
 
 
-class LatentDiscriminator(MLP):
-    """``z`` to one logit: a spectral-normed hidden layer with LeakyReLU and dropout, then a linear one.
+class LatentDiscriminator(nn.Sequential):
+    """``z`` to one logit: a spectral-normed hidden layer (Miyato 2018) with LeakyReLU and dropout, then a linear one.
 
     Parameters
     ----------
-    lanes
-        The networks side by side.
     latent
         Width of ``z``.
     hidden
@@ -54,14 +22,39 @@ class LatentDiscriminator(MLP):
         Dropout rate after it.
     """
 
-    def __init__(self, lanes: Lanes, latent: int, *, hidden: int, dropout: float) -> None:
+    def __init__(self, latent: int, *, hidden: int, dropout: float) -> None:
         super().__init__(
-            [
-                Layer(SpectralLinear(lanes, latent, hidden), dropout=Dropout(lanes, dropout)),
-                Layer(Linear(lanes, hidden, 1), activation=identity),
-            ]
+            spectral_norm(xavier_linear(latent, hidden)),
+            nn.LeakyReLU(),
+            nn.Dropout(dropout),
+            xavier_linear(hidden, 1),
+            nn.Flatten(0),
         )
 
-    def logits(self, z: Tensor) -> Tensor:
-        """How much each cell looks like the positive class, ``(lanes, cells)``."""
-        return self(z).squeeze(-1)  # type: ignore[no-any-return]
+
+class AuxiliaryDiscriminator(nn.Module):
+    """Is a cell real, and of which class: two heads on one body (auxiliary classifier GAN, Odena 2017).
+
+    The body's layers are spectral-normed, with ReLU; the heads are linear. Weights start as torch's default.
+
+    Parameters
+    ----------
+    n_genes, n_classes
+        Width of an expression profile; number of classes.
+    hidden
+        Widths of the body's layers.
+    """
+
+    def __init__(self, n_genes: int, n_classes: int, *, hidden: Sequence[int]) -> None:
+        super().__init__()
+        widths = [n_genes, *hidden]
+        self.body = nn.Sequential(
+            *(nn.Sequential(spectral_norm(nn.Linear(n_in, n_out)), nn.ReLU()) for n_in, n_out in pairwise(widths))
+        )
+        self.real = nn.Linear(widths[-1], 1)
+        self.classes = nn.Linear(widths[-1], n_classes)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of being real, ``(cells,)``, and of the classes, ``(cells, classes)``."""
+        h = self.body(x)
+        return self.real(h).squeeze(-1), self.classes(h)

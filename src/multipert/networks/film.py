@@ -1,50 +1,64 @@
 """Feature-wise linear modulation (FiLM, Perez 2018): a layer steered by the condition."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
-from multipert.networks.lanes import Lanes
-from multipert.networks.layers import MLP, Input, Layer, Linear
-from multipert.networks.sparse import OneHots
+from multipert.networks.layers import MLP, xavier_linear
 
 
 class FiLM(nn.Module):
-    """``gamma(c) * h + beta(c)``, element-wise, with gamma and beta made from the one-hot condition.
+    """``gamma(c) * h + beta(c)``, element-wise.
 
-    The generator is an optional chain of hidden linear layers with LeakyReLU, then a linear head with LeakyReLU for
-    gamma and another for beta. It runs once on every condition, ``(lanes, conditions, width)``, and each cell picks
-    its row: the same numbers as running it on each cell's one-hot, for less work.
+    Gamma and beta are made from the condition by an optional chain of hidden linear layers with LeakyReLU, then a
+    linear layer with LeakyReLU for each of the two.
 
     Parameters
     ----------
-    lanes
-        The networks side by side.
-    n_conditions
-        Number of conditions, control among them.
+    n_features
+        Numbers that describe a condition: as many as conditions for a one-hot.
     width
         Features of the layer that is modulated.
     hidden
-        Widths of the generator's hidden layers.
+        Widths of the hidden layers.
     """
 
-    def __init__(self, lanes: Lanes, n_conditions: int, width: int, *, hidden: Sequence[int] = ()) -> None:
+    def __init__(self, n_features: int, width: int, *, hidden: Sequence[int] = ()) -> None:
         super().__init__()
-        widths = [n_conditions, *hidden]
-        self.hidden = MLP([Layer(Linear(lanes, i, o)) for i, o in pairwise(widths)])
-        self.gamma = Layer(Linear(lanes, widths[-1], width))
-        self.beta = Layer(Linear(lanes, widths[-1], width))
+        widths = [n_features, *hidden]
+        self.hidden = MLP(widths)
+        self.gamma = MLP([widths[-1], width])
+        self.beta = MLP([widths[-1], width])
 
-    def coefficients(self) -> tuple[Tensor, Tensor]:
-        """Gamma and beta of every condition, each ``(lanes, conditions, width)``."""
-        h: Input = OneHots()
-        for layer in self.hidden.layers:
-            h = layer(h)
-        return self.gamma(h), self.beta(h)
+    def coefficients(self, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Gamma and beta, each ``(cells, width)``, of the conditions ``c`` ``(cells, n_features)``."""
+        c = self.hidden(c)
+        return self.gamma(c), self.beta(c)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        """Modulate ``h`` ``(lanes, cells, width)`` by the condition codes ``(lanes, cells)``."""
-        gamma, beta = self.coefficients()
-        rows = condition.unsqueeze(-1).expand(-1, -1, h.shape[-1])
-        return gamma.gather(1, rows) * h + beta.gather(1, rows)
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """Modulate ``h`` ``(cells, width)`` by the conditions ``c`` ``(cells, n_features)``."""
+        gamma, beta = self.coefficients(c)
+        return gamma * h + beta
+
+
+class FilmLayer(nn.Module):
+    """Linear, batch normalisation, FiLM, LeakyReLU, dropout."""
+
+    def __init__(self, n_in: int, n_out: int, n_features: int, *, film_hidden: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        self.linear = xavier_linear(n_in, n_out)
+        self.norm = nn.BatchNorm1d(n_out)
+        self.film = FiLM(n_features, n_out, hidden=film_hidden)
+        self.activation = nn.LeakyReLU()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """Pass ``h`` ``(cells, n_in)`` on as ``(cells, n_out)``, under the conditions ``c`` ``(cells, n_features)``."""
+        h = self.film(self.norm(self.linear(h)), c)
+        return self.dropout(self.activation(h))  # type: ignore[no-any-return]
+
+
+def one_hot(codes: Tensor, n_conditions: int) -> Tensor:
+    """The conditions ``codes`` ``(cells,)`` as vectors ``(cells, n_conditions)``: one where the code is, else zero."""
+    return (codes.unsqueeze(-1) == torch.arange(n_conditions, device=codes.device)).float()

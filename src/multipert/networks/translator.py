@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from multipert.networks.lanes import Lanes
-from multipert.networks.layers import BatchNorm, Layer, Linear
-from multipert.networks.variational import GaussianHeads
+from multipert.networks.gaussian import GaussianHeads
+from multipert.networks.layers import HiddenLayer
 
 
 class Translator(nn.Module):
@@ -17,8 +16,6 @@ class Translator(nn.Module):
 
     Parameters
     ----------
-    lanes
-        The networks side by side.
     sides
         Their names.
     latent
@@ -29,18 +26,14 @@ class Translator(nn.Module):
 
     into: Mapping[str, GaussianHeads]
 
-    def __init__(self, lanes: Lanes, sides: Sequence[str], *, latent: int, shared: int) -> None:
+    def __init__(self, sides: Sequence[str], *, latent: int, shared: int) -> None:
         super().__init__()
-
-        def layer(n_in: int, n_out: int) -> Layer:
-            return Layer(Linear(lanes, n_in, n_out), norm=BatchNorm(lanes, n_out))
-
-        into = {side: GaussianHeads(lanes, lambda: layer(latent, shared)) for side in sides}
+        into = {side: GaussianHeads(lambda: HiddenLayer(latent, shared)) for side in sides}
         self.into = nn.ModuleDict(into)  # type: ignore[assignment]
-        self.out_of = nn.ModuleDict({side: layer(shared, latent) for side in sides})
+        self.out_of = nn.ModuleDict({side: HiddenLayer(shared, latent) for side in sides})
 
     def forward(self, z: Tensor, source: str, *, draw: bool = False) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Translate latents ``z`` ``(lanes, cells, latent)`` of the side ``source``.
+        """Translate latents ``z`` ``(cells, latent)`` of the side ``source``.
 
         Parameters
         ----------
@@ -54,10 +47,10 @@ class Translator(nn.Module):
         Returns
         -------
         translated
-            The latent on every side, each ``(lanes, cells, latent)``: through a sample of the shared space in training
-            mode, through its mean in evaluation mode.
+            The latent on every side, each ``(cells, latent)``: through a sample of the shared space in training mode,
+            through its mean in evaluation mode.
         mean, variance
-            Of the shared space, each ``(lanes, cells, shared)``.
+            Of the shared space, each ``(cells, shared)``.
         """
         mean, log_variance = self.into[source](z)
         variance = log_variance.exp()

@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from multipert.networks.lanes import Lanes
-from multipert.networks.layers import MLP, BatchNorm, Dropout, Layer, Linear, identity
-from multipert.networks.sparse import SparseBatch
-from multipert.networks.variational import GaussianHeads
+from multipert.networks.gaussian import GaussianHeads
+from multipert.networks.layers import HiddenLayer
 
 MOMENTUM, EPSILON = 0.01, 1e-3
 """Of every batch normalisation: how fast its running estimates follow, and what is added to the variance."""
@@ -22,10 +20,10 @@ class Repeated(nn.Module):
         super().__init__()
         self.layer, self.times = layer, times
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Pass ``(lanes, cells, width)`` through the layer again and again."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Pass ``(cells, width)`` through the layer again and again."""
         for _ in range(self.times):
-            x = self.layer(x, condition)
+            x = self.layer(x)
         return x
 
 
@@ -38,8 +36,6 @@ class VariationalAutoencoder(nn.Module):
 
     Parameters
     ----------
-    lanes
-        The networks side by side.
     n_genes
         Width of an expression profile.
     hidden
@@ -56,7 +52,6 @@ class VariationalAutoencoder(nn.Module):
 
     def __init__(
         self,
-        lanes: Lanes,
         n_genes: int,
         *,
         hidden: int,
@@ -67,12 +62,8 @@ class VariationalAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
 
-        def linear(n_in: int, n_out: int) -> Linear:
-            return Linear(lanes, n_in, n_out, initial="torch")
-
-        def hidden_layer(n_in: int) -> Layer:
-            norm = BatchNorm(lanes, hidden, momentum=MOMENTUM, epsilon=EPSILON)
-            return Layer(linear(n_in, hidden), norm=norm, dropout=Dropout(lanes, dropout))
+        def hidden_layer(n_in: int) -> HiddenLayer:
+            return HiddenLayer(n_in, hidden, dropout=dropout, momentum=MOMENTUM, epsilon=EPSILON, linear=nn.Linear)
 
         def hidden_layers(n_in: int) -> list[nn.Module]:
             first, others = hidden_layer(n_in), layers - 1
@@ -80,20 +71,19 @@ class VariationalAutoencoder(nn.Module):
                 return [first, Repeated(hidden_layer(hidden), others)]
             return [first, *(hidden_layer(hidden) for _ in range(others))]
 
-        self.encoder = MLP(hidden_layers(n_genes))
-        self.heads = GaussianHeads(lanes, lambda: linear(hidden, latent))
-        self.decoder = MLP([*hidden_layers(latent), Layer(linear(hidden, n_genes), activation=identity)])
+        self.encoder = nn.Sequential(*hidden_layers(n_genes))
+        self.heads = GaussianHeads(lambda: nn.Linear(hidden, latent))
+        self.decoder = nn.Sequential(*hidden_layers(latent), nn.Linear(hidden, n_genes))
 
-    def posterior(self, x: Tensor | SparseBatch) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the latent vectors of profiles ``(lanes, cells, genes)``, ``(lanes, cells, latent)``."""
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the latent vectors, each ``(cells, latent)``, of profiles ``(cells, genes)``."""
         mean, log_variance = self.heads(self.encoder(x))
         return mean, torch.exp(log_variance) + VARIANCE_OFFSET
 
-    def encode(self, x: Tensor | SparseBatch) -> Tensor:
-        """Latent vectors ``(lanes, cells, latent)``: a sample in training mode, the mean in evaluation mode."""
+    def encode(self, x: Tensor) -> Tensor:
+        """Latent vectors ``(cells, latent)``: a sample in training mode, the mean in evaluation mode."""
         return self.heads.sample(*self.posterior(x))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Profiles ``(lanes, cells, genes)`` of latent vectors ``(lanes, cells, latent)``."""
-        x: Tensor = self.decoder(z)
-        return x
+        """Profiles ``(cells, genes)`` of latent vectors ``(cells, latent)``."""
+        return self.decoder(z)  # type: ignore[no-any-return]

@@ -1,21 +1,24 @@
 """How and where a training runs: what can be said of it before torch is there."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from multipert.errors import InputError
 from multipert.training.history import History
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
     from torch import nn
-
-    from multipert.networks import Precision
 
 CHECKPOINT = "checkpoint.safetensors"
 """The file in a run folder that an unfinished training goes on from."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+WIDE = 1024
+"""Genes from which the output layer's products outweigh the rest of a step, so that bfloat16 gains something."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -29,37 +32,46 @@ class TrainerConfig:
     Parameters
     ----------
     device
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``: the accelerator's name in Lightning Fabric. ``"cuda:1"`` is the
-        second GPU.
+        ``"auto"``, ``"cpu"``, ``"cuda"`` (``"cuda:1"`` is the second GPU) or ``"mps"``.
     folder
         Where checkpoints go; without one, nothing is written and nothing resumed.
     progress
         Whether to show progress; by default only on a terminal.
     precision
-        Number format of the largest products: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+        Number format of the output layer's products, which hold most of the arithmetic: ``"auto"``, ``"float32"`` or
+        ``"bfloat16"``.
     on_epoch
-        Called after each epoch with the network, in evaluation mode and of one lane, and its history so far. The
-        time it takes does not count.
+        Called after each epoch with the network, in evaluation mode, and its history so far. The time it takes does
+        not count.
     """
 
     device: str = "auto"
     folder: Path | None = None
     progress: bool | None = None
-    precision: "Precision" = "auto"
+    precision: Precision = "auto"
     on_epoch: "Callable[[nn.Module, History], None] | None" = None
 
-    def fabric(self) -> "Fabric":
-        """The device, set up.
+    def resolve(self, *, n_genes: int, bfloat16: bool) -> "TrainerConfig":
+        """The same with ``"auto"`` replaced by what it comes to on this machine.
+
+        Parameters
+        ----------
+        n_genes
+            Width of an expression profile.
+        bfloat16
+            Whether ``"auto"`` may be bfloat16: it is where the device has it in hardware and profiles are wide.
 
         Raises
         ------
         InputError
-            If this machine has no such device.
+            If this machine has no such device, or there is no such precision.
         """
-        from lightning_fabric import Fabric
+        from multipert.training.device import choose_device, has_bfloat16
 
-        accelerator, _, number = self.device.partition(":")
-        try:
-            return Fabric(accelerator=accelerator, devices=[int(number)] if number else 1)
-        except Exception as error:  # Lightning raises its own kinds, none of them public
-            raise InputError(f"this machine cannot train on device {self.device!r} ({error}): try 'cpu'") from error
+        if self.precision not in PRECISIONS:
+            raise InputError(f"there is no precision {self.precision!r}: choose from {', '.join(PRECISIONS)}")
+        device = choose_device(self.device)
+        precision = self.precision
+        if precision == "auto":
+            precision = "bfloat16" if bfloat16 and n_genes >= WIDE and has_bfloat16(device) else "float32"
+        return replace(self, device=str(device), precision=precision)

@@ -6,10 +6,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from multipert.training.batches import Batch, Examples, Handout
+from multipert.training.loading import Batch, Examples, Sampler
 
 Terms = Mapping[str, Tensor]
-"""Losses of a batch by name, each ``(lanes,)``. The first is minimised; the others are only recorded."""
+"""Losses of a batch by name. The first is minimised; the others are only recorded."""
 
 Loss = Callable[[Batch], Terms]
 Keep = Literal["best", "last", "best-if-stopped"]
@@ -114,7 +114,7 @@ class Stage:
     """
 
     name: str
-    batches: Handout
+    batches: Sampler
     epochs: int
     updates: Sequence[Update]
     validation: Examples | None = None

@@ -5,36 +5,31 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from multipert.networks.lanes import Lanes
-
 
 class GaussianHeads(nn.Module):
     """Mean and log-variance of a latent vector, each from a layer of its own.
 
     Parameters
     ----------
-    lanes
-        The networks side by side.
     head
         Makes one head.
     """
 
-    def __init__(self, lanes: Lanes, head: Callable[[], nn.Module]) -> None:
+    def __init__(self, head: Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.lanes = lanes
         self.mean, self.log_variance = head(), head()
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance, each ``(lanes, cells, latent)``."""
+        """Mean and log-variance, each ``(cells, latent)``."""
         return self.mean(h), self.log_variance(h)
+
+    def draw(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """``mean + sqrt(variance) * eps`` with eps ~ N(0, I), whatever the mode."""
+        return mean + variance.sqrt() * torch.randn_like(mean)
 
     def sample(self, mean: Tensor, variance: Tensor) -> Tensor:
         """A draw in training mode; the mean in evaluation mode."""
         return self.draw(mean, variance) if self.training else mean
-
-    def draw(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """``mean + sqrt(variance) * eps`` with eps ~ N(0, I), whatever the mode."""
-        return mean + variance.sqrt() * self.lanes.normal(*mean.shape[1:])
 
 
 def kl_divergence(mean: Tensor, variance: Tensor) -> Tensor:

@@ -1,0 +1,298 @@
+"""What a network is trained on: examples drawn from the expression matrix, in batches."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from multipert.errors import InputError
+from multipert.training.acceleration import compressed_rows, switched_on
+
+Rows = npt.NDArray[np.int64]
+
+RESIDENT_SHARE = 0.3
+"""Share of an accelerator's free memory that the expression matrix may take up to stay there."""
+
+GATHERED_AT_ONCE = 512
+"""Cells that are gathered ahead: finding the way to rows of a sparse matrix costs more than the rows."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of examples.
+
+    Parameters
+    ----------
+    cells
+        Expression profiles by role (``"x"``, ``"target"``...), each ``(cells, genes)``. On the CPU they are compressed
+        sparse rows: ``to_dense()`` writes them out.
+    labels
+        Numbers by name (``"condition"``...), each ``(cells,)``.
+    epoch
+        The epoch it is drawn in, counted from 0.
+    """
+
+    cells: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor]
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return next(iter(self.cells.values())).shape[0]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training examples: for each, the cells that play a role in it and the numbers that go with it.
+
+    Parameters
+    ----------
+    matrix
+        Expression, (cells, genes), shared by all examples and never written out.
+    cells
+        By role, the row of ``matrix`` that plays it in each example, ``(examples,)``.
+    labels
+        By name, a number for each example, ``(examples,)``.
+    """
+
+    matrix: csr_matrix
+    cells: Mapping[str, Rows]
+    labels: Mapping[str, npt.NDArray[np.generic]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.cells.values())))
+
+    def at(self, which: Rows | slice) -> "Examples":
+        """The examples at positions ``which``, in that order."""
+        return Examples(
+            self.matrix,
+            {role: rows[which] for role, rows in self.cells.items()},
+            {name: label[which] for name, label in self.labels.items()},
+        )
+
+
+class Sampler(ABC):
+    """In which order a stage goes through its examples, epoch by epoch."""
+
+    size: int
+
+    @property
+    @abstractmethod
+    def matrix(self) -> csr_matrix:
+        """Expression, (cells, genes), that the examples are rows of."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    @property
+    def always_full(self) -> bool:
+        """Whether every batch holds ``size`` examples."""
+        return True
+
+    @abstractmethod
+    def order(self, epoch: int, seed: int) -> Examples:
+        """The examples of an epoch in the order they are handed out: all batches but the last are full.
+
+        It depends on ``seed`` and ``epoch`` alone, so that a resumed epoch goes on where it stopped.
+        """
+
+
+@dataclass(frozen=True)
+class Shuffled(Sampler):
+    """Examples in batches of ``size``, shuffled anew each epoch.
+
+    Parameters
+    ----------
+    examples
+        What is handed out.
+    size
+        Examples in a batch.
+    drop_last
+        Whether the examples that do not fill a last batch are left out of an epoch. A single one always is: there is no
+        variance to normalise it by.
+
+    Raises
+    ------
+    InputError
+        If there are fewer examples than fill one batch.
+    """
+
+    examples: Examples
+    size: int
+    drop_last: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self) == 0:
+            raise InputError(
+                f"{len(self.examples)} training cells cannot fill a batch of {self.size}: "
+                f"set batch_size to {len(self.examples)} or less, or bring more cells"
+            )
+
+    @property
+    def matrix(self) -> csr_matrix:
+        """Expression, (cells, genes), that the examples are rows of."""
+        return self.examples.matrix
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.examples), self.size)
+        return full if self.drop_last or rest < 2 else full + 1
+
+    @property
+    def always_full(self) -> bool:
+        """Whether every batch holds ``size`` examples."""
+        return self.drop_last
+
+    def order(self, epoch: int, seed: int) -> Examples:
+        """The examples of an epoch in the order they are handed out."""
+        shuffled = np.random.default_rng((seed, epoch)).permutation(len(self.examples))
+        return self.examples.at(shuffled[: len(self) * self.size])
+
+
+@dataclass(frozen=True)
+class SideBySide(Sampler):
+    """Sides that have no pairs: ``size`` examples of each in every batch, drawn independently.
+
+    A side is gone through in shuffled order, and shuffled anew when it is used up; one that is smaller than a batch
+    comes more than once in it.
+
+    Parameters
+    ----------
+    sides
+        Examples, their roles and labels named differently on each side.
+    size
+        Examples of each side in a batch.
+    length
+        Batches in an epoch.
+
+    Raises
+    ------
+    InputError
+        If a side has no examples.
+    """
+
+    sides: Sequence[Examples]
+    size: int
+    length: int
+
+    def __post_init__(self) -> None:
+        for side in self.sides:
+            if len(side) == 0:
+                raise InputError(
+                    f"no {' or '.join(side.cells)} cells to train on: bring some outside the held-out context"
+                )
+
+    @property
+    def matrix(self) -> csr_matrix:
+        """Expression, (cells, genes), that the examples are rows of."""
+        return self.sides[0].matrix
+
+    def __len__(self) -> int:
+        return self.length
+
+    def order(self, epoch: int, seed: int) -> Examples:
+        """The examples of an epoch in the order they are handed out."""
+        rng = np.random.default_rng((seed, epoch))
+        drawn = self.length * self.size
+        parts = [
+            side.at(np.concatenate([rng.permutation(len(side)) for _ in range(-(-drawn // len(side)))])[:drawn])
+            for side in self.sides
+        ]
+        return Examples(
+            parts[0].matrix,
+            {role: rows for part in parts for role, rows in part.cells.items()},
+            {name: label for part in parts for name, label in part.labels.items()},
+        )
+
+
+class DataLoader:
+    """Makes batches of examples on a device.
+
+    On the CPU profiles stay compressed sparse rows. On an accelerator, where dense products cost less than looking rows
+    up, they are written out there; the expression matrix stays there when it fits, or else its rows are gathered in
+    pinned memory and copied while the device computes.
+
+    Parameters
+    ----------
+    device
+        Where the batches are wanted.
+    resident
+        Whether the matrix is to be held there; by default, whether the device is a GPU in whose memory it fits.
+    """
+
+    def __init__(self, device: torch.device, *, resident: bool | None = None) -> None:
+        self.device, self.resident = device, resident
+        self._held: dict[int, tuple[csr_matrix, Tensor, Tensor]] = {}
+
+    def endless(self, sampler: Sampler, seed: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of epoch after epoch, from the one at step ``start`` on, counted over all epochs."""
+        epoch, done = divmod(start, len(sampler))
+        while True:
+            left = sampler.order(epoch, seed).at(slice(done * sampler.size, None))
+            yield from self.in_order(left, sampler.size, epoch)
+            epoch, done = epoch + 1, 0
+
+    def in_order(self, examples: Examples, size: int, epoch: int = 0) -> Iterator[Batch]:
+        """All examples in their order, in batches of ``size``; the last may be short."""
+        at_once = size * max(1, GATHERED_AT_ONCE // size)
+        for start in range(0, len(examples), at_once):
+            some = examples.at(slice(start, start + at_once))
+            bounds = [*range(0, len(some), size), len(some)]
+            cells = {role: self._profiles(some.matrix, rows, bounds) for role, rows in some.cells.items()}
+            for number, (first, last) in enumerate(pairwise(bounds)):
+                labels = {name: self._send(label[first:last]) for name, label in some.labels.items()}
+                yield Batch({role: batches[number] for role, batches in cells.items()}, labels, epoch)
+
+    def _profiles(self, matrix: csr_matrix, rows: Rows, bounds: Sequence[int]) -> list[Tensor]:
+        """Rows of the matrix, those between every two ``bounds`` as one batch ``(cells, genes)``."""
+        spans = list(pairwise(bounds))
+        if self._holds(matrix):
+            return [self._gather(matrix, rows[first:last]) for first, last in spans]
+        picked = matrix[rows]
+        if self.device.type == "cpu" and not switched_on("sparse-input"):
+            return [torch.from_numpy(picked[first:last].toarray()) for first, last in spans]
+        batches = []
+        for first, last in spans:
+            offsets = picked.indptr[first : last + 1]
+            here = slice(offsets[0], offsets[-1])
+            starts, columns = (a.astype(np.int32, copy=False) for a in (offsets - offsets[0], picked.indices[here]))
+            parts = [self._send(part) for part in (starts, columns, picked.data[here])]
+            profiles = compressed_rows(parts[0], parts[1], parts[2], (last - first, matrix.shape[1]))
+            batches.append(profiles if self.device.type == "cpu" else profiles.to_dense())
+        return batches
+
+    def _holds(self, matrix: csr_matrix) -> bool:
+        """Whether the matrix is on the device; take it there if it should be."""
+        wanted = self.resident
+        if wanted is None and self.device.type == "cuda" and id(matrix) not in self._held:
+            free, _ = torch.cuda.mem_get_info(self.device)
+            wanted = matrix.indices.nbytes + matrix.data.nbytes < RESIDENT_SHARE * free
+        if wanted and id(matrix) not in self._held:
+            columns, values = (torch.from_numpy(part).to(self.device) for part in (matrix.indices, matrix.data))
+            self._held[id(matrix)] = matrix, columns, values  # the matrix too, or another might get its id
+        return id(matrix) in self._held
+
+    def _gather(self, matrix: csr_matrix, rows: Rows) -> Tensor:
+        """Rows of a matrix that is on the device, written out; where they start the host knows, so nothing waits."""
+        _, columns, values = self._held[id(matrix)]
+        cells, genes = len(rows), matrix.shape[1]
+        starts, lengths = matrix.indptr[rows], matrix.indptr[rows + 1] - matrix.indptr[rows]
+        total = int(lengths.sum())
+        before = np.cumsum(lengths) - lengths
+        shift, to, each = (self._send(a) for a in (starts - before, np.arange(cells) * genes, lengths))
+        places = torch.repeat_interleave(shift, each, output_size=total) + torch.arange(total, device=self.device)
+        out = values.new_zeros(cells * genes)
+        out[torch.repeat_interleave(to, each, output_size=total) + columns[places]] = values[places]
+        return out.view(cells, genes)
+
+    def _send(self, numbers: npt.NDArray[np.generic]) -> Tensor:
+        """Numbers on the device; a GPU copies them from pinned memory while it computes."""
+        tensor = torch.from_numpy(numbers)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from anndata import AnnData
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import multipert as mp
+from models.plain_batches import first_batch
 from multipert.models import MODELS
+from multipert.models.base import FitMetadata
 from multipert.models.mtae import (
     Adversarial,
     FilmModel,
@@ -24,8 +26,7 @@ from multipert.models.mtae import (
     soft_labels,
 )
 from multipert.models.pairing import pair
-from multipert.networks import Lanes
-from multipert.training import Batch, Stage
+from multipert.training import Batch, Stage, TrainerConfig, train
 
 FAMILY = [name for name, model in MODELS.items() if issubclass(model, FilmModel)]
 TINY: dict[str, Any] = {"epochs": 1, "hidden": (12,), "latent": 6, "batch_size": 16}
@@ -59,15 +60,14 @@ def split(data: mp.PerturbationData) -> mp.Split:
 
 def prepared(name: str, data: mp.PerturbationData, split: mp.Split, **changes: Any) -> tuple[Any, Any, list[Stage]]:
     """A model, its untrained network and its stages."""
-    from multipert.models.base import FitMetadata
-
     model = tiny(name, **changes)
-    network = model._network(Lanes([1]), FitMetadata.of(data, split))
+    model.metadata_ = FitMetadata.of(data, split)
+    network = model._network(model.metadata_)
     return model, network, model._stages(network, data, split)
 
 
-def first_batch(stage: Stage) -> Batch:
-    return next(stage.batches.epoch(0, 1))
+def batch_of(stage: Stage) -> Batch:
+    return first_batch(stage.batches)
 
 
 def test_there_are_eight() -> None:
@@ -111,13 +111,11 @@ def test_the_study_preset_is_the_spec(name: str) -> None:
 
 def moved(name: str, data: mp.PerturbationData, split: mp.Split, **changes: Any) -> list[tuple[str, set[str]]]:
     """Stage by stage, the top-level modules whose parameters moved."""
-    from multipert.training import TrainerConfig, train
-
     _, network, stages = prepared(name, data, split, **changes)
     seen = []
     for stage in stages:
         before = {key: p.detach().clone() for key, p in network.named_parameters()}
-        train(network, Lanes([1]), [stage], seed=1, config=TrainerConfig("cpu", progress=False), identity={})
+        train(network, [stage], seed=1, config=TrainerConfig("cpu", progress=False), identity={})
         changed = {key.split(".")[0] for key, p in network.named_parameters() if not torch.equal(p, before[key])}
         seen.append((stage.name, changed))
     return seen
@@ -165,19 +163,19 @@ def test_adversarial_losses_are_the_specs(data: mp.PerturbationData, split: mp.S
     model, network, stages = prepared("mtae-adv", data, split)
     assert isinstance(model, MTAeAdv)
     network.eval()  # nothing random, so that the slow way sees the same latents
-    batch = first_batch(stages[2])
+    batch = batch_of(stages[2])
     against, discriminator = stages[2].updates
     x, condition, soft = batch.cells["x"], batch.labels["condition"], batch.labels["soft"]
     z = network.encode(x)
-    logits = network.discriminator.logits(z)[0]
-    mse = ((network.decode(z, condition) - x.dense) ** 2).mean().item()
+    logits = network.discriminator(z)
+    mse = ((network.decode(z, torch.eye(3)[condition]) - x) ** 2).mean().item()
 
     told = discriminator.loss(batch)["discriminator"].item()
-    assert told == pytest.approx(np.mean(slow_cross_entropy(logits, soft[0])), rel=1e-5)
+    assert told == pytest.approx(np.mean(slow_cross_entropy(logits, soft)), rel=1e-5)
 
-    perturbed = condition[0] > 0
+    perturbed = condition > 0
     assert 0 < perturbed.sum() < len(perturbed)
-    adversarial = np.mean(slow_cross_entropy(logits[perturbed], 1 - soft[0][perturbed]))
+    adversarial = np.mean(slow_cross_entropy(logits[perturbed], 1 - soft[perturbed]))
     terms = against.loss(batch)
     assert terms["adversarial"].item() == pytest.approx(adversarial, rel=1e-5)
     assert terms["loss"].item() == pytest.approx(0.99 * mse + 0.01 * adversarial, rel=1e-5)
@@ -192,13 +190,13 @@ def test_gaussian_adversarial_losses_are_the_specs(data: mp.PerturbationData, sp
     model, network, stages = prepared("mtae-advg", data, split)
     assert isinstance(model, MTAeAdvG)
     network.eval()
-    batch = first_batch(stages[2])
+    batch = batch_of(stages[2])
     against, discriminator = stages[2].updates
-    logits = network.discriminator.logits(network.encode(batch.cells["x"]))
-    state = network.mask.lanes.state()
+    logits = network.discriminator(network.encode(batch.cells["x"]))
+    torch.manual_seed(3)
     told = discriminator.loss(batch)["discriminator"].item()
-    network.mask.lanes.restore(state)
-    noise = network.discriminator.logits(network.mask.lanes.normal(*logits.shape[1:], 6))
+    torch.manual_seed(3)
+    noise = network.discriminator(torch.randn(len(logits), 6))
     expected = 0.5 * binary_cross_entropy_with_logits(noise, torch.ones_like(noise))
     expected += 0.5 * binary_cross_entropy_with_logits(logits, torch.zeros_like(logits))
     assert told == pytest.approx(expected.item(), rel=1e-5)
@@ -211,19 +209,19 @@ def test_the_discriminator_reads_latents_of_an_encoder_in_training_mode(
 ) -> None:
     _, network, stages = prepared("mtae-adv", data, split)
     network.train()
-    before = network.encoder.layers[0].norm.running_mean.clone()
-    loss = stages[1].updates[0].loss(first_batch(stages[1]))["discriminator"].sum()
-    assert not torch.equal(network.encoder.layers[0].norm.running_mean, before)
+    norm = next(module for module in network.encoder.modules() if isinstance(module, nn.BatchNorm1d))
+    before = norm.running_mean.clone()
+    loss = stages[1].updates[0].loss(batch_of(stages[1]))["discriminator"]
+    assert not torch.equal(norm.running_mean, before)
     loss.backward()
     assert all(p.grad is None for p in network.encoder.parameters()), "the latents are detached"
 
 
 def test_spectral_norm_bounds_the_discriminators_hidden_layer(data: mp.PerturbationData, split: mp.Split) -> None:
     _, network, _ = prepared("mtae-adv", data, split)
-    hidden = network.discriminator.layers[0].linear
     for _ in range(50):
-        weight = hidden.effective_weight()
-    assert torch.linalg.matrix_norm(weight[0], 2).item() == pytest.approx(1.0, rel=1e-3)
+        weight = network.discriminator[0].weight
+    assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1.0, rel=1e-3)
 
 
 @torch.no_grad()
@@ -231,17 +229,17 @@ def test_the_variational_loss_is_the_specs(data: mp.PerturbationData, split: mp.
     model, network, stages = prepared("mtvae", data, split, beta=0.3)
     assert isinstance(model, MTVae)
     network.eval()
-    batch = first_batch(stages[0])
+    batch = batch_of(stages[0])
     x = batch.cells["x"]
     h = network.encoder(x)
-    mean, log_variance = network.heads.mean(h)[0].double(), network.heads.log_variance(h)[0].double()
+    mean, log_variance = (one.double() for one in network.heads(h))
     kl = 0.0
     for cell in range(len(batch)):
         for latent in range(6):
             m, v = mean[cell, latent].item(), log_variance[cell, latent].item()
             kl += -0.5 * (1 + v - m**2 - np.exp(v)) / len(batch)
-    decoded = network.decode(mean.float().unsqueeze(0), batch.labels["condition"])
-    mse = ((decoded - x.dense) ** 2).mean().item()
+    decoded = network.decode(mean.float(), torch.eye(3)[batch.labels["condition"]])
+    mse = ((decoded - x) ** 2).mean().item()
     terms = stages[0].updates[0].loss(batch)
     assert terms["kl"].item() == pytest.approx(kl, rel=1e-4)
     assert terms["loss"].item() == pytest.approx(mse + kl * 0.3 * len(batch) / len(split.train), rel=1e-5)
@@ -251,11 +249,11 @@ def test_a_variational_latent_is_sampled_in_training_and_the_mean_after(
     data: mp.PerturbationData, split: mp.Split
 ) -> None:
     _, network, stages = prepared("mtvae", data, split, mask=0, dropout=0)
-    x = first_batch(stages[0]).cells["x"]
+    x = batch_of(stages[0]).cells["x"]
     network.eval()
     torch.testing.assert_close(network.encode(x), network.posterior(x)[0])
     heads = network.heads.train()
-    mean, variance = torch.full((1, 4000, 6), 2.0), torch.full((1, 4000, 6), 9.0)
+    mean, variance = torch.full((4000, 6), 2.0), torch.full((4000, 6), 9.0)
     drawn = heads.sample(mean, variance)
     assert drawn.mean().item() == pytest.approx(2.0, abs=0.1)
     assert drawn.std().item() == pytest.approx(3.0, abs=0.1)
@@ -294,9 +292,9 @@ def test_the_transport_loss_compares_with_the_partner(data: mp.PerturbationData,
     model, network, stages = prepared("mtae-ot", data, split)
     assert isinstance(model, MTAeOT)
     network.eval()
-    batch = first_batch(stages[0])
-    decoded = network.decode(network.encode(batch.cells["x"]), batch.labels["condition"])
-    expected = ((decoded - batch.cells["target"].dense) ** 2).mean().item()
+    batch = batch_of(stages[0])
+    decoded = network.decode(network.encode(batch.cells["x"]), torch.eye(3)[batch.labels["condition"]])
+    expected = ((decoded - batch.cells["target"]) ** 2).mean().item()
     assert stages[0].updates[0].loss(batch)["mse"].item() == pytest.approx(expected, rel=1e-6)
 
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from anndata import AnnData
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 import multipert as mp
+from models.plain_batches import epoch_of, first_batch
 from multipert.models.base import FitMetadata
 from multipert.models.pairing import pair
 from multipert.models.scbutterfly import Butterfly, ScButterfly
-from multipert.networks import Dropout, Lanes, Layer
-from multipert.training import Batch, Batches, Stage, TrainerConfig, train
+from multipert.training import Batch, Shuffled, Stage, TrainerConfig, random_stream, train
 
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 G = 30
@@ -49,10 +49,11 @@ def model(data: mp.PerturbationData) -> ScButterfly:
     return ScButterfly(**FAST).fit(data, mp.leave_context_out(data, "B"))
 
 
-def training(model: ScButterfly, data: mp.PerturbationData, condition: int = 1) -> tuple[Butterfly, list[Stage], Lanes]:
-    split, lanes = mp.leave_context_out(data, "B"), Lanes([model.seed])
-    network = model._one_network(lanes, FitMetadata.of(data, split))
-    return network, model._one_training(network, data, split, condition), lanes
+def training(model: ScButterfly, data: mp.PerturbationData, condition: int = 1) -> tuple[Butterfly, list[Stage]]:
+    split = mp.leave_context_out(data, "B")
+    with random_stream(model.seed):
+        network = model._one_network(FitMetadata.of(data, split))
+    return network, model._one_training(network, data, split, condition)
 
 
 # The losses, once more in plain torch. Dropout is off, and every random number is given.
@@ -64,8 +65,8 @@ class Plain:
     def __init__(self, network: Butterfly, noise: Tensor) -> None:
         self.network, self.noise = network, noise
 
-    def layer(self, layer: Layer, x: Tensor, *, activate: bool = True) -> Tensor:
-        h = x @ layer.linear.weight[0] + layer.linear.bias[0]
+    def layer(self, layer: Any, x: Tensor, *, activate: bool = True) -> Tensor:
+        h = x @ layer[0].weight.T + layer[0].bias
         h = (h - h.mean(0)) / (h.var(0, correction=0) + 1e-5).sqrt()  # its scale and shift start as 1 and 0
         return torch.where(h > 0, h, 0.01 * h) if activate else h
 
@@ -75,10 +76,10 @@ class Plain:
         return x
 
     def encode(self, side: str, x: Tensor) -> Tensor:
-        return self.chain(self.network.sides[side].encoder.layers, x)
+        return self.chain(self.network.sides[side].encoder[1], x)
 
     def decode(self, side: str, z: Tensor) -> Tensor:
-        return self.chain(self.network.sides[side].decoder.layers, z)
+        return self.chain(self.network.sides[side].decoder, z)
 
     def through(self, translator: Any, source: str, z: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         mean = self.layer(translator.into[source].mean, z)
@@ -91,17 +92,14 @@ class Plain:
         return torch.sigmoid(self.layer(self.network.sides[side].discriminator, z, activate=False)).squeeze(1)
 
 
-U = torch.tensor([[0.05, 0.3, 0.45, 0.55, 0.7, 0.85, 0.95, 0.2]])
-NOISE = torch.randn(1, 8, 5, generator=torch.Generator().manual_seed(0))
+U = torch.tensor([0.05, 0.3, 0.45, 0.55, 0.7, 0.85, 0.95, 0.2])
+NOISE = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> None:
-    initial = Lanes.uniform
-    monkeypatch.setattr(
-        Lanes, "uniform", lambda *given, **range_: U if given[1:] == (8,) else initial(*given, **range_)
-    )
-    monkeypatch.setattr(Lanes, "normal", lambda *given: NOISE)
+    monkeypatch.setattr(torch, "rand_like", lambda like: U)
+    monkeypatch.setattr(torch, "randn_like", lambda like: NOISE)
 
 
 class Case:
@@ -109,11 +107,11 @@ class Case:
 
     def __init__(self, data: mp.PerturbationData, epoch: int, **parameters: Any) -> None:
         settings = {**FAST, "mask": 0.0, "dropout": 0.0, "kl_warmup": 50, "kl_weight": 300.0} | parameters
-        self.network, stages, _ = training(ScButterfly(**settings), data)
+        self.network, stages = training(ScButterfly(**settings), data)
         self.control, self.perturbed, self.joint = stages
-        self.batch: Batch = next(self.joint.batches.epoch(epoch, 1))
-        self.plain = Plain(self.network, NOISE[0])
-        self.x = {side: self.batch.cells[side].dense[0] for side in ("control", "perturbed")}
+        self.batch: Batch = first_batch(self.joint.batches, epoch)
+        self.plain = Plain(self.network, NOISE)
+        self.x = {side: self.batch.cells[side] for side in ("control", "perturbed")}
         self.z = {side: self.plain.encode(side, x) for side, x in self.x.items()}
         through = {side: self.plain.through(self.network.translator, side, z) for side, z in self.z.items()}
         self.translated = {side: translated for side, (translated, _) in through.items()}
@@ -128,7 +126,7 @@ class Case:
         total = torch.zeros(())
         for side, other in (("control", "perturbed"), ("perturbed", "control")):
             shown, labels = [], []
-            for cell, u in enumerate(U[0].tolist()):
+            for cell, u in enumerate(U.tolist()):
                 shown.append(self.z[side][cell] if u > 0.5 else self.translated[other][side][cell])
                 labels.append(u if u > 0.8 else 0.8 if u > 0.5 else 0.2 if u > 0.2 else u)
             said = self.plain.discriminate(side, torch.stack(shown))
@@ -150,16 +148,16 @@ def test_a_side_alone_reconstructs_with_a_divergence_that_rises(
     mse = functional.mse_loss(case.plain.decode(side, own[side]), case.x[side])
     terms = update.loss(case.batch)
     assert next(iter(terms)) == "loss"
-    torch.testing.assert_close(terms["loss"], (mse + share * 300 / G * kl).reshape(1))
+    torch.testing.assert_close(terms["loss"], (mse + share * 300 / G * kl))
     assert stage.measure is not None
-    torch.testing.assert_close(stage.measure(case.batch)["mse"], mse.reshape(1))
+    torch.testing.assert_close(stage.measure(case.batch)["mse"], mse)
 
 
 @pytest.mark.usefixtures("given")
 def test_discriminators_tell_native_from_translated_latents_by_soft_labels(data: mp.PerturbationData) -> None:
     case = Case(data, 0)
     update = case.joint.updates[0]
-    torch.testing.assert_close(update.loss(case.batch)["discriminators"], case.discriminators().reshape(1))
+    torch.testing.assert_close(update.loss(case.batch)["discriminators"], case.discriminators())
 
 
 @pytest.mark.usefixtures("given")
@@ -173,29 +171,30 @@ def test_the_joint_loss_takes_off_the_discriminators_whenever_that_is_below_the_
     terms = case.joint.updates[1].loss(case.batch)
     expected = case.mse + share * 2 * 300 / G * case.kl - (case.discriminators() if margin > 0 else 0)
     assert next(iter(terms)) == "loss"
-    torch.testing.assert_close(terms["loss"], expected.reshape(1))
-    weights: Any = case.network.sides["perturbed"].encoder.layers[0].linear.weight
-    (ours,), (theirs,) = (torch.autograd.grad(loss.sum(), weights) for loss in (terms["loss"], expected))
+    torch.testing.assert_close(terms["loss"], expected)
+    weights: Any = case.network.sides["perturbed"].encoder[1][0][0].weight
+    (ours,), (theirs,) = (torch.autograd.grad(loss, weights) for loss in (terms["loss"], expected))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert case.joint.measure is not None
-    torch.testing.assert_close(case.joint.measure(case.batch)["mse"], case.mse.reshape(1))
+    torch.testing.assert_close(case.joint.measure(case.batch)["mse"], case.mse)
 
 
 def test_no_dropout_after_the_last_layer(data: mp.PerturbationData) -> None:
-    network, _, _ = training(ScButterfly(preset="study", control_hidden=(12, 11), batch_size=8), data)
+    network, _ = training(ScButterfly(preset="study", control_hidden=(12, 11), batch_size=8), data)
     for side, hidden in (("control", 2), ("perturbed", 1)):
-        assert network.sides[side].mask.rate == 0.5
-        for chain in (network.sides[side].encoder, network.sides[side].decoder):
-            dropouts = [layer.dropout for layer in chain.layers]
-            assert all(isinstance(dropout, Dropout) for dropout in dropouts)
-            assert [dropout.rate for dropout in dropouts] == [0.1] * hidden + [0.0]
+        encoder, decoder = (
+            [module.p for module in chain.modules() if isinstance(module, nn.Dropout)]
+            for chain in (network.sides[side].encoder, network.sides[side].decoder)
+        )
+        assert decoder == [0.1] * hidden + [0.0]
+        assert encoder == [0.5, *decoder]
 
 
 # Training.
 
 
 def test_stages_in_order_and_what_moves_in_each(data: mp.PerturbationData) -> None:
-    network, stages, lanes = training(ScButterfly(**FAST), data)
+    network, stages = training(ScButterfly(**FAST), data)
     assert [stage.name for stage in stages] == ["pretrain control", "pretrain perturbed", "joint"]
     coders = {f"sides.{side}.{part}" for side in ("control", "perturbed") for part in ("encoder", "decoder")}
     moving = [
@@ -205,7 +204,7 @@ def test_stages_in_order_and_what_moves_in_each(data: mp.PerturbationData) -> No
     ]
     for stage, expected in zip(stages, moving, strict=True):
         before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-        train(network, lanes, [stage], seed=1, config=TrainerConfig("cpu", progress=False), identity={})
+        train(network, [stage], seed=1, config=TrainerConfig("cpu", progress=False), identity={})
         moved = {name for name, weight in network.named_parameters() if not torch.equal(weight, before[name])}
         parts = {".".join(name.split(".")[: 3 if name.startswith("sides") else 1]) for name in moved}
         assert parts == expected
@@ -214,7 +213,7 @@ def test_stages_in_order_and_what_moves_in_each(data: mp.PerturbationData) -> No
 def test_encoders_and_decoders_keep_their_optimisers_and_discriminators_have_their_own(
     data: mp.PerturbationData,
 ) -> None:
-    network, (control, perturbed, joint), _ = training(ScButterfly(preset="study", batch_size=8), data)
+    network, (control, perturbed, joint) = training(ScButterfly(preset="study", batch_size=8), data)
     (discriminators,) = joint.updates[0].optimisers
     assert (discriminators.rule, discriminators.lr) == ("sgd", 5e-3)
     assert discriminators.modules == [side.discriminator for side in network.sides.values()]
@@ -233,13 +232,13 @@ def test_encoders_and_decoders_keep_their_optimisers_and_discriminators_have_the
 def test_pairs_are_made_among_all_cells_of_a_context_then_divided_as_their_control_cells(
     data: mp.PerturbationData,
 ) -> None:
-    _, (control, perturbed, joint), _ = training(ScButterfly(**FAST), data, condition=2)
+    _, (control, perturbed, joint) = training(ScButterfly(**FAST), data, condition=2)
     split = mp.leave_context_out(data, "B")
     expected = pair(data, np.flatnonzero(data.context != 1))
     here = (expected.condition == 2) & np.isin(expected.control, split.train)
-    assert isinstance(joint.batches, Batches)
-    assert isinstance(control.batches, Batches)
-    assert isinstance(perturbed.batches, Batches)
+    assert isinstance(joint.batches, Shuffled)
+    assert isinstance(control.batches, Shuffled)
+    assert isinstance(perturbed.batches, Shuffled)
     cells = joint.batches.examples.cells
     np.testing.assert_array_equal(cells["control"], expected.control[here])
     np.testing.assert_array_equal(cells["perturbed"], expected.partner[here])
@@ -254,18 +253,18 @@ def test_pairs_are_made_among_all_cells_of_a_context_then_divided_as_their_contr
 def test_the_short_last_batch_is_kept_in_the_study_preset(data: mp.PerturbationData) -> None:
     """Of 16 pairs, in batches of 6."""
     for preset, sizes in (("study", [6, 6, 4]), ("default", [6, 6])):
-        _, stages, _ = training(ScButterfly(preset=preset, **FAST | {"batch_size": 6}), data)
+        _, stages = training(ScButterfly(preset=preset, **FAST | {"batch_size": 6}), data)
         for stage in stages:
-            assert [len(batch) for batch in stage.batches.epoch(0, 1)] == sizes
+            assert [len(batch) for batch in epoch_of(stage.batches)] == sizes
             assert stage.keep == ("best-if-stopped" if preset == "study" else "best")
-    _, (stage, *_), _ = training(ScButterfly(preset="study", **FAST | {"batch_size": 5}), data)
-    assert [len(batch) for batch in stage.batches.epoch(0, 1)] == [5, 5, 5], "a single pair has no variance"
+    _, (stage, *_) = training(ScButterfly(preset="study", **FAST | {"batch_size": 5}), data)
+    assert [len(batch) for batch in epoch_of(stage.batches)] == [5, 5, 5], "a single pair has no variance"
 
 
 def test_the_joint_stage_alone_draws_latents_in_validation(data: mp.PerturbationData) -> None:
-    network, (control, perturbed, joint), _ = training(ScButterfly(**FAST), data)
+    network, (control, perturbed, joint) = training(ScButterfly(**FAST), data)
     network.eval()
-    batch = next(joint.batches.epoch(0, 1))
+    batch = first_batch(joint.batches)
     for stage, alike in ((control, True), (perturbed, True), (joint, False)):
         assert stage.measure is not None
         first, again = (stage.measure(batch)["mse"] for _ in range(2))
@@ -273,8 +272,8 @@ def test_the_joint_stage_alone_draws_latents_in_validation(data: mp.Perturbation
 
 
 def test_the_adversarial_term_draws_its_own_dropout(data: mp.PerturbationData, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, (*_, joint), _ = training(ScButterfly(**FAST), data)
-    batch = next(joint.batches.epoch(0, 1))
+    network, (*_, joint) = training(ScButterfly(**FAST), data)
+    batch = first_batch(joint.batches)
     shown: list[Any] = []
     discrimination, reconstruction = network.discrimination, network.reconstruction
     monkeypatch.setattr(network, "discrimination", lambda *given: shown.append(given[1]) or discrimination(*given))

@@ -10,9 +10,10 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 import multipert as mp
+from models.plain_batches import all_of
 from multipert.models.scgen import ScGen, balanced, balanced_delta, visible
-from multipert.networks import Lanes, VariationalAutoencoder
-from multipert.training import Batches, in_order
+from multipert.networks import VariationalAutoencoder
+from multipert.training import Shuffled
 
 FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 2}
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
@@ -47,20 +48,19 @@ class PlainAutoencoder(nn.Module):
         super().__init__()
 
         def linear(one: Any) -> nn.Linear:
-            plain = nn.Linear(one.weight.shape[1], one.weight.shape[2])
-            plain.load_state_dict({"weight": one.weight[0].T, "bias": one.bias[0, 0]})
+            plain = nn.Linear(one.in_features, one.out_features)
+            plain.load_state_dict(one.state_dict())
             return plain
 
         def hidden(layers: Any) -> nn.Sequential:
             parts: list[nn.Module] = []
             for layer in layers:
-                width = layer.norm.weight.shape[-1]
-                norm = nn.BatchNorm1d(width, momentum=0.01, eps=1e-3)
-                parts += [linear(layer.linear), norm, nn.LeakyReLU(0.01), nn.Dropout(0.0)]
+                norm = nn.BatchNorm1d(layer[0].out_features, momentum=0.01, eps=1e-3)
+                parts += [linear(layer[0]), norm, nn.LeakyReLU(0.01), nn.Dropout(0.0)]
             return nn.Sequential(*parts)
 
-        *decoder, output = ours.decoder.layers
-        self.encoder, self.decoder, self.output = hidden(ours.encoder.layers), hidden(decoder), linear(output.linear)
+        *decoder, output = ours.decoder
+        self.encoder, self.decoder, self.output = hidden(ours.encoder), hidden(decoder), linear(output)
         self.mean, self.log_variance = linear(ours.heads.mean), linear(ours.heads.log_variance)
 
     def loss(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -74,25 +74,24 @@ class PlainAutoencoder(nn.Module):
 
 def test_the_loss_and_its_gradient_are_plain_torchs(data: mp.PerturbationData) -> None:
     model = ScGen(preset="study", hidden=16, latent=4, epochs=1)
-    lanes = Lanes([1])
-    ours = VariationalAutoencoder(lanes, 60, hidden=16, layers=2, latent=4, dropout=0.0).train()
+    ours = VariationalAutoencoder(60, hidden=16, layers=2, latent=4, dropout=0.0).train()
     plain = PlainAutoencoder(ours).train()
     stage = model.fit(data)._training(ours, data, mp.train_on_everything(data), [1])[0]
-    assert isinstance(stage.batches, Batches)
-    (batch,) = in_order(stage.batches.examples, len(stage.batches.examples))
+    assert isinstance(stage.batches, Shuffled)
+    batch = all_of(stage.batches.examples)
 
-    before = lanes.state()
+    torch.manual_seed(5)
     terms = stage.updates[0].loss(batch)
-    lanes.restore(before)
-    expected = plain.loss(batch.cells["x"].dense[0], lanes.normal(len(batch), 4)[0])
+    torch.manual_seed(5)
+    expected = plain.loss(batch.cells["x"], torch.randn(len(batch), 4))
     assert next(iter(terms)) == "loss"
-    torch.testing.assert_close(terms["loss"][0], expected)
+    torch.testing.assert_close(terms["loss"], expected)
 
-    terms["loss"].sum().backward()
+    terms["loss"].backward()
     expected.backward()
-    torch.testing.assert_close(ours.encoder.layers[0].linear.weight.grad[0].T, plain.encoder[0].weight.grad)
-    torch.testing.assert_close(ours.heads.log_variance.weight.grad[0].T, plain.log_variance.weight.grad)
-    torch.testing.assert_close(ours.encoder.layers[0].norm.running_variance[0], plain.encoder[1].running_var)
+    torch.testing.assert_close(ours.encoder[0][0].weight.grad, plain.encoder[0].weight.grad)
+    torch.testing.assert_close(ours.heads.log_variance.weight.grad, plain.log_variance.weight.grad)
+    torch.testing.assert_close(ours.encoder[0][1].running_var, plain.encoder[1].running_var)
 
 
 def test_the_study_preset_is_the_spec() -> None:
@@ -111,7 +110,7 @@ def test_the_monitored_loss_weighs_the_divergence_as_told_and_draws_latents(data
     (stage,) = model._training(network, data, mp.train_on_everything(data), [1])
     assert stage.measure is not None
     assert stage.keep == "last"
-    (batch,) = in_order(stage.validation, len(stage.validation))
+    batch = all_of(stage.validation)
     terms = stage.measure(batch)
     assert next(iter(terms)) == "loss"
     torch.testing.assert_close(terms["loss"], 0.5 * terms["squares"] + 0.5 * terms["kl"])
@@ -143,7 +142,7 @@ def test_each_network_learns_from_control_and_its_own_cells_a_tenth_of_them_to_v
     stages = model._stages(model.network_, data, split)
     assert [stage.name for stage in stages] == ["alpha: reconstruct", "beta: reconstruct"]
     for condition, stage in enumerate(stages, start=1):
-        assert isinstance(stage.batches, Batches)
+        assert isinstance(stage.batches, Shuffled)
         training, validation = stage.batches.examples.cells["x"], stage.validation.cells["x"]
         assert len(validation) == 10  # of 60 control cells and 40 perturbed ones
         expected = np.flatnonzero(np.isin(data.condition, [0, condition]))
@@ -202,14 +201,14 @@ def test_delta_is_read_off_the_cells_training_may_see(data: mp.PerturbationData,
         rows = rows[data.context[rows] != data.contexts.index("B")]
     z = model.latent(data.to_anndata(rows), "beta")
     expected = balanced_delta(z, data.condition[rows] == 2, data.context[rows], np.random.default_rng((1, 2)))
-    np.testing.assert_allclose(model.network_[1].delta[0, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(model.network_[1].delta, expected, atol=1e-5)
 
 
 @torch.no_grad()
 def test_a_prediction_is_the_decoded_latent_plus_delta(model: ScGen, controls: AnnData) -> None:
     network = model.network_[1]
     z = torch.from_numpy(model.latent(controls, "beta"))
-    expected = network.decode((z + network.delta[0, 0])[None])[0].clamp(min=0)
+    expected = network.decode(z + network.delta).clamp(min=0)
     np.testing.assert_allclose(model.predict(controls, "beta").X, expected, atol=1e-5)
 
 

@@ -22,8 +22,8 @@ from multipert.models.scvidr import (
     regressed_delta,
     weighted_ridge,
 )
-from multipert.networks import Lanes, VariationalAutoencoder
-from multipert.training import Batches
+from multipert.networks import VariationalAutoencoder
+from multipert.training import Shuffled
 
 FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 10, "lr": 1e-2}
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
@@ -96,9 +96,7 @@ def test_the_study_preset_is_the_spec(name: str) -> None:
 
 def test_shared_hidden_layers_are_one_layer_passed_again_and_counted_once() -> None:
     def network(share: bool) -> VariationalAutoencoder:
-        return VariationalAutoencoder(
-            Lanes([1]), 20, hidden=8, layers=4, latent=3, dropout=0.0, share_hidden=share
-        ).eval()
+        return VariationalAutoencoder(20, hidden=8, layers=4, latent=3, dropout=0.0, share_hidden=share).eval()
 
     shared, apart = network(True), network(False)
     one_layer = 8 * 8 + 8 + 2 * 8
@@ -108,13 +106,13 @@ def test_shared_hidden_layers_are_one_layer_passed_again_and_counted_once() -> N
 
     # Apart, but with equal weights, it is the same function.
     for side in ("encoder", "decoder"):
-        ours, theirs = getattr(shared, side).layers, getattr(apart, side).layers
+        ours, theirs = getattr(shared, side), getattr(apart, side)
         theirs[0].load_state_dict(ours[0].state_dict())
         for layer in theirs[1:4]:
             layer.load_state_dict(ours[1].layer.state_dict())
     apart.heads.load_state_dict(shared.heads.state_dict())
-    apart.decoder.layers[4].load_state_dict(shared.decoder.layers[2].state_dict())
-    x = torch.rand(1, 5, 20)
+    apart.decoder[4].load_state_dict(shared.decoder[2].state_dict())
+    x = torch.rand(5, 20)
     torch.testing.assert_close(shared.decode(shared.encode(x)), apart.decode(apart.encode(x)))
 
 
@@ -154,7 +152,7 @@ def test_the_held_out_context_moves_by_the_delta_read_off_its_control_cells(
     model: ScVIDR, data: mp.PerturbationData, controls: AnnData
 ) -> None:
     z = model.latent(controls, "beta") + naive_delta(model, data, "B", "beta")
-    expected = model.network_[1].decode(torch.from_numpy(z.astype(np.float32))[None])[0].clamp(min=0)
+    expected = model.network_[1].decode(torch.from_numpy(z.astype(np.float32))).clamp(min=0)
     np.testing.assert_allclose(model.predict(controls, "beta").X, expected, atol=1e-4)
 
 
@@ -183,7 +181,7 @@ def test_without_the_regression_all_contexts_move_by_one_balanced_delta(
     for context in ("A", "B"):
         controls = controls_of(data, context)
         moved = torch.from_numpy((model.latent(controls, "beta") + delta).astype(np.float32))
-        expected = model.network_[1].decode(moved[None])[0].clamp(min=0)
+        expected = model.network_[1].decode(moved).clamp(min=0)
         np.testing.assert_allclose(model.predict(controls, "beta").X, expected, atol=1e-4)
     assert np.isfinite(model.gene_scores("beta", samples=50)).all()
 
@@ -196,7 +194,7 @@ def test_two_contexts_leave_one_delta_for_all(data: mp.PerturbationData) -> None
     network = fitted.network_[1]
     at = fitted.latent(controls_of(few, "B"), "beta").mean(axis=0)
     np.testing.assert_allclose(
-        regressed_delta(at, network.centroids[0].numpy(), network.deltas[0].numpy()), network.deltas[0, 0], atol=1e-6
+        regressed_delta(at, network.centroids.numpy(), network.deltas.numpy()), network.deltas[0], atol=1e-6
     )
     assert np.isfinite(fitted.predict(controls_of(few, "B"), "beta").X).all()
 
@@ -218,7 +216,7 @@ def test_one_network_learns_every_dose_of_a_compound(of_doses: ScVIDRDose, dosed
     split = mp.leave_context_out(dosed, "B")
     stages = of_doses._stages(of_doses.network_, dosed, split)
     assert [stage.name for stage in stages] == ["alpha: reconstruct", "beta: reconstruct"]
-    assert isinstance(stages[1].batches, Batches)
+    assert isinstance(stages[1].batches, Shuffled)
     seen = np.concatenate([stages[1].batches.examples.cells["x"], stages[1].validation.cells["x"]])
     assert {dosed.conditions[code] for code in dosed.condition[seen]} == {"control", "beta@0.1", "beta@1", "beta@30"}
     assert not np.isin(seen, split.test).any()
@@ -234,7 +232,7 @@ def test_a_dose_goes_its_share_of_the_way_to_the_highest(
     delta = naive_delta(of_doses, dosed, "B", "beta@30") * np.log(1 + dose) / np.log(31)
     cells = controls_of(dosed, "B")
     z = of_doses.latent(cells, f"beta@{dose:g}") + delta
-    expected = of_doses.network_[1].decode(torch.from_numpy(z.astype(np.float32))[None])[0].clamp(min=0)
+    expected = of_doses.network_[1].decode(torch.from_numpy(z.astype(np.float32))).clamp(min=0)
     predicted = of_doses.predict(cells, f"beta@{dose:g}")
     np.testing.assert_allclose(predicted.X, expected, atol=1e-4)
     assert set(predicted.obs["dose"]) == {dose}

@@ -108,7 +108,7 @@ class _Ensemble:
         """Train until every member is done with the stage; then each network holds its weights."""
         stages = [one.stages[number] for one in self.members]
         first = stages[0]
-        stacked = stack_module_state([one.network for one in self.members])
+        stacked = stack_module_state([one.network.train() for one in self.members])
         self.parameters: dict[str, nn.Parameter] = stacked[0]
         self.buffers: Tensors = stacked[1]
         names = {id(parameter): name for name, parameter in self.members[0].network.named_parameters()}
@@ -126,7 +126,6 @@ class _Ensemble:
         epochs, going, step = [0] * len(stages), set(range(len(stages))), 0
         sums: Tensors = {}
         progress.stage(first.name, first.epochs, epochs)
-        self.members[0].network.train()
         while going:
             cells, labels = self._batch(stages, number, step)
             for update, names_, follow in zip(first.updates, moving, optimisers, strict=True):

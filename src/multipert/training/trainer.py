@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Event, Thread
 from typing import Any
 
 import torch
@@ -71,16 +73,34 @@ def train(
     # which slow a step down several times unless flushed to zero; that is a setting of the thread (and of the pool of
     # threads it starts), and the caller's arithmetic is not ours to change. And Ctrl-C reaches the caller's thread
     # alone, so that the batch in progress is always finished.
-    with ThreadPoolExecutor(1, "training", initializer=torch.set_flush_denormal, initargs=(True,)) as thread:
+    going, outcome = Event(), Future[None]()
+
+    def run() -> None:
+        going.wait()
+        if trainer.interrupted:  # before it began
+            return
+        torch.set_flush_denormal(True)
         try:
-            running = thread.submit(trainer.run)
-            # Looks up now and then, because a library that puts its own handler of Ctrl-C before Python's (polars does)
-            # may keep the signal from ending a wait.
-            while not wait([running], timeout=HEARS_CTRL_C_WITHIN).done:
-                pass
-            running.result()
-        except KeyboardInterrupt:
-            trainer.interrupted = True
+            outcome.set_result(trainer.run())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    thread = Thread(target=run, name="training", daemon=True)
+    try:
+        thread.start()
+        going.set()
+        # Looks up now and then, because a library that puts its own handler of Ctrl-C before Python's (polars does) may
+        # keep the signal from ending a wait.
+        while not wait([outcome], HEARS_CTRL_C_WITHIN).done:
+            pass
+        outcome.result()
+    except KeyboardInterrupt:
+        trainer.interrupted, began = True, going.is_set()
+        going.set()
+        if began:  # not by joining the thread, which an interrupt makes Python take for one that ended
+            wait([outcome])
+            with suppress(Interrupted):
+                outcome.result()
     if trainer.unfinished:
         raise Interrupted
     return trainer.history

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from torch import nn
 
 import multipert as mp
 from multipert.models import MTAe
-from multipert.training import Interrupted
+from multipert.training import History, trainer
 
 FAST: dict[str, Any] = {"epochs": 2, "hidden": (16,), "latent": 8, "batch_size": 16}
 
@@ -128,20 +129,16 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_a_stopped_fit_goes_on_in_its_run_folder(
     data: mp.PerturbationData, controls: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: MTAe
 ) -> None:
-    from multipert.training import loop
-
     split = mp.leave_context_out(data, "B")
-    checkpoint = loop._Training._checkpoint
 
-    def stop_at_first(training: loop._Training) -> None:
-        checkpoint(training)
-        raise Interrupted
+    def fail_in_the_second_epoch(network: nn.Module, history: History) -> None:
+        if len(history) == 2:
+            raise RuntimeError("the power went")
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "CHECKPOINT_EVERY", 0.0)
-        patched.setattr(loop._Training, "_checkpoint", stop_at_first)
-        with pytest.raises(Interrupted):
-            MTAe(**FAST).fit(data, split, run=tmp_path)
+        patched.setattr(trainer, "CHECKPOINT_EVERY", 0.0)
+        with pytest.raises(RuntimeError, match="the power went"):
+            MTAe(**FAST).fit(data, split, run=tmp_path, on_epoch=fail_in_the_second_epoch)
     resumed = MTAe(**FAST).fit(data, split, run=tmp_path)
     np.testing.assert_array_equal(resumed.predict(controls, "alpha").X, model.predict(controls, "alpha").X)
     assert not (tmp_path / "checkpoint.safetensors").exists()
@@ -150,9 +147,7 @@ def test_a_stopped_fit_goes_on_in_its_run_folder(
 def test_an_unfinished_run_of_other_parameters_is_refused(
     data: mp.PerturbationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from multipert.training import loop
-
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY", 0.0)
     monkeypatch.setattr(MTAe, "save", lambda *_: None)
     MTAe(**FAST).fit(data, run=tmp_path)
     with pytest.raises(mp.InputError, match="unfinished training with other parameters"):
@@ -178,8 +173,9 @@ def test_one_perturbation_needs_no_hidden_film_layer_and_several_do(adata: AnnDa
         context_key="cell_type",
     )
     fitted = MTAe(**FAST, preset="study").fit(one)
-    assert len(fitted.network_.films()[0].hidden.layers) == 0
-    assert [layer.linear.weight.shape[-1] for layer in model.network_.films()[0].hidden.layers] == [16]
+    assert len(fitted.network_.decoder.films[0].hidden) == 0
+    hidden = model.network_.decoder.films[0].hidden
+    assert [layer.out_features for layer in hidden if isinstance(layer, nn.Linear)] == [16]
 
 
 def test_the_study_preset_is_the_spec() -> None:

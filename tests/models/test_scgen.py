@@ -110,6 +110,7 @@ def test_the_monitored_loss_weighs_the_divergence_as_told_and_draws_latents(data
     (stage,) = model._training(network, data, mp.train_on_everything(data), [1])
     assert stage.measure is not None
     assert stage.keep == "last"
+    assert stage.validation is not None
     batch = all_of(stage.validation)
     terms = stage.measure(batch)
     assert next(iter(terms)) == "loss"
@@ -122,7 +123,14 @@ def test_the_monitored_loss_weighs_the_divergence_as_told_and_draws_latents(data
 
 def test_with_the_divergence_in_full_training_stops_sooner(data: mp.PerturbationData) -> None:
     """The divergence only grows while latents spread to hold the cells."""
-    weights = {"monitored_kl_weight": 100.0, "patience": 3, "epochs": 30, "hidden": 16, "latent": 4, "batch_size": 16}
+    weights: dict[str, Any] = {
+        "monitored_kl_weight": 100.0,
+        "patience": 3,
+        "epochs": 30,
+        "hidden": 16,
+        "latent": 4,
+        "batch_size": 16,
+    }
     stopped, patient = (len(ScGen(**weights | more).fit(data).history_.table) for more in ({}, {"patience": 30}))
     assert stopped < patient
 
@@ -201,7 +209,7 @@ def test_delta_is_read_off_the_cells_training_may_see(data: mp.PerturbationData,
         rows = rows[data.context[rows] != data.contexts.index("B")]
     z = model.latent(data.to_anndata(rows), "beta")
     expected = balanced_delta(z, data.condition[rows] == 2, data.context[rows], np.random.default_rng((1, 2)))
-    np.testing.assert_allclose(model.network_[1].delta, expected, atol=1e-5)
+    np.testing.assert_allclose(model.network_[1].get_buffer("delta"), expected, atol=1e-5)
 
 
 @torch.no_grad()

@@ -113,7 +113,7 @@ def test_the_discriminators_loss(case: tuple[ScPreGAN, CrossGenerator, Batch]) -
 @pytest.mark.parametrize("slip", [False, True])
 def test_the_generators_loss_is_over_the_second_batch(case: tuple[ScPreGAN, CrossGenerator, Batch], slip: bool) -> None:
     _, network, batch = case
-    weights = {"reconstruction_weight": 2.0, "adversarial_weight": 0.3, "encoding_weight": 0.7}
+    weights: dict[str, Any] = {"reconstruction_weight": 2.0, "adversarial_weight": 0.3, "encoding_weight": 0.7}
     model = ScPreGAN(**FAST, **weights, label_slip=slip)
     assert not torch.equal(batch.labels["control"], batch.labels["next control"]), "else the slip makes no difference"
     them, mse = Plain(network), nn.MSELoss()
@@ -135,9 +135,9 @@ def test_the_generators_loss_is_over_the_second_batch(case: tuple[ScPreGAN, Cros
         terms["loss"], 2 * terms["reconstruction"] + 0.3 * terms["adversarial"] + 0.7 * terms["encoding"]
     )
     # The source's latent is a fixed target: the gradient is that of the plain losses, where it is detached.
-    (ours,) = torch.autograd.grad(terms["loss"], network.encoder[0][0][0].weight)
+    (ours,) = torch.autograd.grad(terms["loss"], network.get_parameter("encoder.0.0.0.weight"))
     total = 2 * sum(reconstruction) + 0.3 * sum(adversarial) + 0.7 * sum(encoding)
-    (theirs,) = torch.autograd.grad(total, them.E[0].weight)
+    (theirs,) = torch.autograd.grad(total, them.E.get_parameter("0.weight"))
     torch.testing.assert_close(ours, theirs)
 
 

@@ -1,5 +1,7 @@
 """The networks against the spec, layer by layer in plain arithmetic."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,15 +67,17 @@ def test_the_autoencoder_is_the_one_of_the_spec() -> None:
         return (h - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
 
     h = x
-    _, *layers, last = network.encoder
+    encoder: Any = network.encoder
+    _, *layers, last = encoder
     for linear, norm, _, _ in layers:
         h = leaky(normalised(norm, h @ linear.weight.T + linear.bias))
     h = leaky(h @ last[0].weight.T + last[0].bias)
     torch.testing.assert_close(network.encode(x), h)
-    for layer in network.decoder.layers:
+    decoder: Any = network.decoder
+    for layer in decoder.layers:
         gamma, beta = layer.film.coefficients(c)
         h = leaky(gamma * normalised(layer.norm, h @ layer.linear.weight.T + layer.linear.bias) + beta)
-    output = network.decoder.output[0]
+    output = decoder.output[0]
     torch.testing.assert_close(network.decode(network.encode(x), c), leaky(h @ output.weight.T + output.bias))
     rates = [module.p for module in network.modules() if isinstance(module, nn.Dropout)]
     assert rates == [0.2, 0.5, 0.5, 0.5, 0.5]

@@ -28,8 +28,8 @@ GENES = 20
 
 
 def sparse(rows: csr_matrix) -> Tensor:
-    parts = (torch.from_numpy(part) for part in (rows.indptr, rows.indices, rows.data))
-    return compressed_rows(*parts, rows.shape)
+    offsets, columns, values = map(torch.from_numpy, (rows.indptr, rows.indices, rows.data))
+    return compressed_rows(offsets, columns, values, rows.shape)
 
 
 def profiles(cells: int = 6, density: float = 0.3, seed: int = 0, genes: int = GENES) -> Tensor:
@@ -144,7 +144,7 @@ def test_the_output_layer_alone_is_rounded_in_training_alone() -> None:
     torch.testing.assert_close(out.float(), plain(x), rtol=0.05, atol=0.02)
     out.sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
-    assert all(parameter.grad.dtype == torch.float32 for parameter in network.parameters())  # type: ignore[union-attr]
+    assert all(parameter.grad.dtype == torch.float32 for parameter in network.parameters())
     assert torch.equal(network.eval()(x), plain(x))
 
 

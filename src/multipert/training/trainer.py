@@ -81,9 +81,11 @@ def train(
             return
         torch.set_flush_denormal(True)
         try:
-            outcome.set_result(trainer.run())
+            trainer.run()
         except BaseException as error:
             outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
 
     thread = Thread(target=run, name="training", daemon=True)
     try:

@@ -59,8 +59,5 @@ def accelerate(network: nn.Module, n_genes: int, *, sparse: bool, bfloat16: bool
 
 def stored_weight(linear: nn.Linear) -> nn.Parameter:
     """The parameter that a layer's weight is, or is computed from (spectral norm)."""
-    if nn.utils.parametrize.is_parametrized(linear, "weight"):
-        stored = linear.parametrizations.weight.original  # type: ignore[union-attr]
-        assert isinstance(stored, nn.Parameter)
-        return stored
-    return linear.weight
+    parametrized = nn.utils.parametrize.is_parametrized(linear, "weight")
+    return linear.get_parameter("parametrizations.weight.original" if parametrized else "weight")

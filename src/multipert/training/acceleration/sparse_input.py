@@ -1,7 +1,6 @@
 """Expression profiles that stay sparse: the first layer and the input dropout see the values that are there alone."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def compressed_rows(offsets: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
+def compressed_rows(offsets: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Profiles ``(cells, genes)`` as a tensor of compressed sparse rows."""
     return torch.sparse_csr_tensor(offsets, columns, values, shape, check_invariants=False)
 

@@ -100,6 +100,7 @@ def test_saved_and_loaded_it_predicts_the_same(model: MTAe, controls: AnnData, t
     np.testing.assert_array_equal(loaded.predict(controls, "alpha").X, model.predict(controls, "alpha").X)
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     assert run["parameters"]["epochs"] == 2
+    assert (run["device"], run["precision"]) == (loaded.device_, loaded.precision_) == ("cpu", "float32")
     assert run["steps"] == model.history_.steps == 2 * (160 // 16 - 1)
     assert len(pd.read_csv(tmp_path / "run" / "history.csv")) == 2
     assert {"model", "preset", "seed", "versions", "data_fingerprint", "seconds_fit", "n_parameters"} <= set(run)

@@ -20,6 +20,7 @@ from multipert.benchmark.records import Record, TrialResult, write_record
 from multipert.benchmark.results import load_results, write_tables
 from multipert.errors import InputError
 from multipert.models import fits_at_once
+from multipert.process import WAITING, own_process
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -155,6 +156,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator["Client"]:
     threads = max(1, (os.cpu_count() or 1) // workers)
     # The arithmetic's threads are set before a worker starts, or the libraries would each take all processors.
     environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    environment |= WAITING
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
         LocalCluster(
@@ -192,6 +194,7 @@ def attempt_on_worker(jobs: Sequence[Job], gpus: int) -> list[Ended]:
     """Do jobs in a worker; where there are GPUs to choose from, they are dealt out to the workers in turn."""
     from distributed import get_worker
 
+    own_process()
     own = [on_gpu(job, int(get_worker().name) % gpus) for job in jobs] if gpus else jobs
     return [(job, record, problem) for job, (_, record, problem) in zip(jobs, attempt_together(own), strict=True)]
 

@@ -30,7 +30,7 @@ COSTS = ("seconds_fit", "seconds_predict", "peak_memory_mb", "n_parameters", "st
 PLACE = ("held_out", "perturbation")
 """Where a score is made."""
 
-PACKAGES = ("multipert", "torch", "lightning-fabric", "anndata", "scanpy", "scikit-learn", "numpy", "scipy", "POT")
+PACKAGES = ("multipert", "torch", "anndata", "scanpy", "scikit-learn", "numpy", "scipy", "POT")
 
 
 def versions() -> dict[str, str]:

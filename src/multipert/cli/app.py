@@ -12,6 +12,7 @@ from rich.console import Console
 from multipert import __version__
 from multipert.cli import benchmark, check, datasets, demo, evaluate, fit, metrics, models, predict, preprocess, report
 from multipert.errors import InputError, InputWarning, is_disk_full
+from multipert.process import own_process
 
 STOPPED = 130
 """What Typer makes of Ctrl-C; ours are 0, 1 and 2."""
@@ -70,6 +71,7 @@ def _notes(console: Console) -> Iterator[None]:
 
 def main() -> None:
     """Run the command line: exit code 0, 1 (failed, or stopped by Ctrl-C) or 2 (bad input, one clear line)."""
+    own_process()
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
         with _notes(console):

@@ -25,15 +25,7 @@ PREDICTED_AT_ONCE = 1024
 
 
 class NetworkModel(Model):
-    """A model that is a network, trained in stages.
-
-    Attributes
-    ----------
-    network_
-        The network.
-    device_, precision_
-        Where it was trained, and the number format of its output layer's products there.
-    """
+    """A model that is a network, trained in stages."""
 
     tolerates_bfloat16: ClassVar[bool] = False
     """Whether its accuracy was shown to hold with products in bfloat16: precision ``"auto"`` takes float32 if not."""
@@ -41,8 +33,6 @@ class NetworkModel(Model):
     """Whether its network and losses can be stacked (``torch.func.vmap``) to train several fits as one."""
 
     network_: nn.Module
-    device_: str
-    precision_: str
 
     @abstractmethod
     def _network(self, metadata: FitMetadata) -> nn.Module:

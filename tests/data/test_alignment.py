@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 
+import multipert as mp
 from multipert.data import Keys, PerturbationData, preprocess, preprocess_like, simulate
 from multipert.data.alignment import read_aligned
 from multipert.data.gene_names import match_names
@@ -210,3 +212,18 @@ class TestGeneNames:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             read_aligned(controls(counts), space, KEYS)
+
+
+def test_a_group_whose_median_cell_is_empty_has_a_scale(tmp_path: Path) -> None:
+    X = np.zeros((40, 3), dtype=np.float32)
+    X[::4] = 0.7
+    X[1, 1] = 0.3
+    obs = pd.DataFrame({"condition": ["control", "drug"] * 20, "cell_type": "A"}, index=[f"c{i}" for i in range(40)])
+    adata = AnnData(X, obs=obs)
+    data = PerturbationData.read(adata, KEYS)
+
+    mp.models.create("no-change").fit(data, run=tmp_path / "run")
+
+    controls = adata[adata.obs["condition"] == "control"].copy()
+    predicted = mp.models.load(tmp_path / "run").predict(controls, "drug")
+    np.testing.assert_array_equal(predicted.X, controls.X)

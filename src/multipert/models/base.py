@@ -128,7 +128,7 @@ class FitMetadata:
         scale, preprocessing = metadata.scale, metadata.preprocessing
         if scale is not None and (
             len(scale.gene_means) != len(metadata.genes)
-            or not (0 < scale.low <= scale.high and 0 <= scale.spread < 100 and min(scale.gene_means) >= 0)
+            or not (0 <= scale.low <= scale.high and 0 <= scale.spread < 100 and min(scale.gene_means) >= 0)
         ):
             raise InputError("metadata: scale is not one of these genes")
         if preprocessing is not None and preprocessing.target_sum <= 0:

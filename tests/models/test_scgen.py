@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 import multipert as mp
 from models.plain_batches import all_of
+from multipert.models.base import FitMetadata
 from multipert.models.scgen import ScGen, balanced, balanced_delta, visible
 from multipert.networks import VariationalAutoencoder
 from multipert.training import Shuffled
@@ -100,7 +101,18 @@ def test_the_study_preset_is_the_spec() -> None:
     assert (p.kl_weight, p.lr, p.epsilon, p.weight_decay) == (5e-5, 1e-3, 0.01, 1e-6)
     assert (p.batch_size, p.epochs, p.validation_share, p.patience) == (32, 100, 0.1, 25)
     assert p.matched_contexts is False
-    assert (p.monitored_kl_weight, p.keep, p.drop_last) == (1, "last", False)
+    assert (p.initial, p.monitored_kl_weight, p.keep, p.drop_last) == ("torch", 1, "last", False)
+
+
+@pytest.mark.parametrize("preset", ["default", "study"])
+def test_weights_start_xavier_uniform_and_in_the_study_as_torchs(data: mp.PerturbationData, preset: str) -> None:
+    metadata = FitMetadata.of(data, mp.train_on_everything(data))
+    network = ScGen(preset=preset, hidden=40, latent=20)._one_network(metadata)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            n_in, n_out = module.in_features, module.out_features
+            bound = n_in**-0.5 if preset == "study" else (6 / (n_in + n_out)) ** 0.5
+            assert 0.95 * bound < module.weight.abs().max() <= bound
 
 
 @torch.no_grad()

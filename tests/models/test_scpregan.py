@@ -141,13 +141,15 @@ def test_the_generators_loss_is_over_the_second_batch(case: tuple[ScPreGAN, Cros
     torch.testing.assert_close(ours, theirs)
 
 
-def test_weights_and_biases_start_as_torchs(data: mp.PerturbationData) -> None:
-    network, _ = training(ScPreGAN(preset="study", hidden=(40, 30)), data)
+@pytest.mark.parametrize("preset", ["default", "study"])
+def test_weights_start_xavier_uniform_and_in_the_study_as_torchs(data: mp.PerturbationData, preset: str) -> None:
+    network, _ = training(ScPreGAN(preset=preset, hidden=(40, 30)), data)
     for module in network.modules():
         if isinstance(module, nn.Linear) and module.weight.numel() > 100:
-            bound = module.in_features**-0.5
+            torchs, xavier = module.in_features**-0.5, (6 / (module.in_features + module.out_features)) ** 0.5
+            bound = torchs if preset == "study" else xavier
             assert 0.95 * bound < stored_weight(module).abs().max() <= bound
-            assert 0.5 * bound < module.bias.abs().max() <= bound or module.bias.numel() < 10
+            assert module.bias.abs().max() <= torchs
 
 
 # Training.
@@ -196,7 +198,7 @@ def test_sides_hold_all_visible_cells_of_control_and_of_one_perturbation(data: m
 
 def test_the_study_preset_is_the_spec() -> None:
     p = ScPreGAN(preset="study").parameters
-    assert (p.hidden, p.latent, p.label_slip) == ((512, 256), 16, True)
+    assert (p.hidden, p.latent, p.initial, p.label_slip) == ((512, 256), 16, "torch", True)
     assert (p.lr, p.beta1, p.beta2, p.encoder_lr) == (1e-3, 0.5, 0.9, 1e-4)
     assert (p.decay, p.decay_every, p.batch_size, p.epochs * p.iterations) == (0.9, 10_000, 64, 20_000)
     assert (p.reconstruction_weight, p.adversarial_weight, p.encoding_weight) == (1, 0.001, 0.1)

@@ -91,7 +91,7 @@ def test_the_study_preset_is_the_spec(name: str) -> None:
     assert (p.kl_weight, p.lr, p.epsilon, p.weight_decay) == (5e-5, 1e-3, 0.01, 1e-6)
     assert (p.batch_size, p.epochs, p.validation_share, p.patience) == (128, 100, 0.1, 25)
     assert (p.share_hidden, p.regression, p.matched_contexts) == (True, True, False)
-    assert (p.monitored_kl_weight, p.keep, p.drop_last) == (1, "last", False)
+    assert (p.initial, p.monitored_kl_weight, p.keep, p.drop_last) == ("torch", 1, "last", False)
 
 
 def test_shared_hidden_layers_are_one_layer_passed_again_and_counted_once() -> None:

@@ -26,7 +26,7 @@ from multipert.models.losses import mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.networks import VariationalAutoencoder, kl_divergence
+from multipert.networks import START, VariationalAutoencoder, kl_divergence
 from multipert.training import Batch, Examples, Optimiser, Shuffled, Stage, Terms, Update
 
 Doubles = npt.NDArray[np.float64]
@@ -42,6 +42,9 @@ class LatentArithmeticParameters:
     hidden: int = parameter(256, "width of the hidden layers", at_least=1)
     layers: int = parameter(2, "hidden layers of the encoder, and of the decoder", at_least=1)
     latent: int = parameter(100, "width of the latent space", at_least=1)
+    initial: Literal["xavier", "torch"] = parameter(
+        "xavier", "how weights start: 'xavier' (uniform, Glorot 2010) or 'torch', torch's default, as in the originals"
+    )
     dropout: float = parameter(0.2, "dropout rate after each hidden layer", at_least=0, below=1)
     kl_weight: float = parameter(5e-05, "weight of the divergence from N(0, I)", at_least=0)
     lr: float = parameter(0.001, "learning rate of Adam", at_least=0)
@@ -88,7 +91,7 @@ class LatentArithmetic(OneForEach):
     def _autoencoder(self, kind: type[Network], metadata: FitMetadata, **options: Any) -> Network:
         p = self.parameters
         shape = {"hidden": p.hidden, "layers": p.layers, "latent": p.latent, "dropout": p.dropout}
-        return kind(len(metadata.genes), **shape, **options)
+        return kind(len(metadata.genes), **shape, linear=START[p.initial], **options)
 
     def _serving(self, condition: int) -> Any:
         """The network that serves a condition."""

@@ -11,7 +11,7 @@ training may see take part: nothing is validated.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from multipert.models.losses import cross_entropy, mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.networks import AuxiliaryDiscriminator
+from multipert.networks import START, AuxiliaryDiscriminator, MakeLinear
 from multipert.training import Batch, Examples, Optimiser, SideBySide, Stage, Terms, Update, step_decay
 
 Rows = npt.NDArray[np.int64]
@@ -46,6 +46,9 @@ class ScPreGANParameters:
         (128, 64), "hidden widths of the encoder and discriminators; generators mirror them", at_least=1
     )
     latent: int = parameter(16, "width of the latent space", at_least=1)
+    initial: Literal["xavier", "torch"] = parameter(
+        "xavier", "how weights start: 'xavier' (uniform, Glorot 2010) or 'torch', torch's default, as in the original"
+    )
     lr: float = parameter(0.002, "learning rate of the generators and discriminators", at_least=0)
     beta1: float = parameter(0.5, "decay of Adam's first moment, of generators and discriminators", at_least=0, below=1)
     beta2: float = parameter(0.9, "decay of Adam's second moment, of the same", at_least=0, below=1)
@@ -68,32 +71,32 @@ class ScPreGANParameters:
 class NormalisedLayer(nn.Sequential):
     """Linear, layer normalisation, ReLU."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__(nn.Linear(n_in, n_out), nn.LayerNorm(n_out), nn.ReLU())
+    def __init__(self, n_in: int, n_out: int, linear: MakeLinear) -> None:
+        super().__init__(linear(n_in, n_out), nn.LayerNorm(n_out), nn.ReLU())
 
 
 class CrossGenerator(nn.Module):
-    """An encoder, and a generator and a discriminator of each side. Weights start as torch's default.
+    """An encoder, and a generator and a discriminator of each side.
 
     Parameters
     ----------
     n_genes, n_contexts
         Width of an expression profile; contexts that the discriminators tell apart.
     parameters
-        Widths.
+        Widths, and how weights start.
     """
 
     def __init__(self, n_genes: int, n_contexts: int, parameters: ScPreGANParameters) -> None:
         super().__init__()
-        hidden, latent = parameters.hidden, parameters.latent
+        hidden, latent, linear = parameters.hidden, parameters.latent, START[parameters.initial]
 
         def layers(*widths: int) -> nn.Sequential:
-            return nn.Sequential(*(NormalisedLayer(n_in, n_out) for n_in, n_out in pairwise(widths)))
+            return nn.Sequential(*(NormalisedLayer(n_in, n_out, linear) for n_in, n_out in pairwise(widths)))
 
-        self.encoder = nn.Sequential(layers(n_genes, *hidden), nn.Linear(hidden[-1], latent))
+        self.encoder = nn.Sequential(layers(n_genes, *hidden), linear(hidden[-1], latent))
         self.generators = nn.ModuleDict({side: layers(latent, *reversed(hidden), n_genes) for side in OTHER})
         self.discriminators = nn.ModuleDict(
-            {side: AuxiliaryDiscriminator(n_genes, n_contexts, hidden=hidden) for side in OTHER}
+            {side: AuxiliaryDiscriminator(n_genes, n_contexts, hidden=hidden, linear=linear) for side in OTHER}
         )
 
     def generate(self, z: Tensor, side: str) -> Tensor:

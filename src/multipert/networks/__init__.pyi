@@ -9,7 +9,9 @@ from .film import one_hot as one_hot
 from .gaussian import GaussianHeads as GaussianHeads
 from .gaussian import kl_divergence as kl_divergence
 from .layers import MLP as MLP
+from .layers import START as START
 from .layers import HiddenLayer as HiddenLayer
+from .layers import MakeLinear as MakeLinear
 from .layers import xavier_linear as xavier_linear
 from .translator import Translator as Translator
 from .vae import VariationalAutoencoder as VariationalAutoencoder

@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from multipert.networks.layers import xavier_linear
+from multipert.networks.layers import MakeLinear, xavier_linear
 
 
 class LatentDiscriminator(nn.Sequential):
@@ -35,7 +35,7 @@ class LatentDiscriminator(nn.Sequential):
 class AuxiliaryDiscriminator(nn.Module):
     """Is a cell real, and of which class: two heads on one body (auxiliary classifier GAN, Odena 2017).
 
-    The body's layers are spectral-normed, with ReLU; the heads are linear. Weights start as torch's default.
+    The body's layers are spectral-normed, with ReLU; the heads are linear.
 
     Parameters
     ----------
@@ -43,16 +43,20 @@ class AuxiliaryDiscriminator(nn.Module):
         Width of an expression profile; number of classes.
     hidden
         Widths of the body's layers.
+    linear
+        Makes the linear layers.
     """
 
-    def __init__(self, n_genes: int, n_classes: int, *, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, n_genes: int, n_classes: int, *, hidden: Sequence[int], linear: MakeLinear = xavier_linear
+    ) -> None:
         super().__init__()
         widths = [n_genes, *hidden]
         self.body = nn.Sequential(
-            *(nn.Sequential(spectral_norm(nn.Linear(n_in, n_out)), nn.ReLU()) for n_in, n_out in pairwise(widths))
+            *(nn.Sequential(spectral_norm(linear(n_in, n_out)), nn.ReLU()) for n_in, n_out in pairwise(widths))
         )
-        self.real = nn.Linear(widths[-1], 1)
-        self.classes = nn.Linear(widths[-1], n_classes)
+        self.real = linear(widths[-1], 1)
+        self.classes = linear(widths[-1], n_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of being real, ``(cells,)``, and of the classes, ``(cells, classes)``."""

@@ -1,6 +1,6 @@
 """The layers that the networks share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from torch import nn
@@ -14,6 +14,10 @@ def xavier_linear(n_in: int, n_out: int) -> nn.Linear:
     linear = nn.Linear(n_in, n_out)
     nn.init.xavier_uniform_(linear.weight)
     return linear
+
+
+START: Mapping[str, MakeLinear] = {"xavier": xavier_linear, "torch": nn.Linear}
+"""How the weights of a linear layer can start, by name."""
 
 
 class HiddenLayer(nn.Sequential):

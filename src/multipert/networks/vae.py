@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from multipert.networks.gaussian import GaussianHeads
-from multipert.networks.layers import HiddenLayer
+from multipert.networks.layers import HiddenLayer, MakeLinear, xavier_linear
 
 MOMENTUM, EPSILON = 0.01, 1e-3
 """Of every batch normalisation: how fast its running estimates follow, and what is added to the variance."""
@@ -31,8 +31,7 @@ class VariationalAutoencoder(nn.Module):
     """Encoder and decoder of equal hidden layers around a Gaussian latent space; a plain linear output.
 
     A hidden layer is linear, batch normalisation, LeakyReLU, dropout. Mean and log-variance are each linear in the
-    encoder's output; the variance is ``exp(log-variance) + 1e-4``. Weights start as torch's default, uniform in
-    +-1/sqrt(n_in).
+    encoder's output; the variance is ``exp(log-variance) + 1e-4``.
 
     Parameters
     ----------
@@ -48,6 +47,8 @@ class VariationalAutoencoder(nn.Module):
         Dropout rate after each hidden layer.
     share_hidden
         Whether the encoder's hidden layers after its first are one and the same layer, and the decoder's too.
+    linear
+        Makes the linear layers.
     """
 
     def __init__(
@@ -59,11 +60,12 @@ class VariationalAutoencoder(nn.Module):
         latent: int,
         dropout: float,
         share_hidden: bool = False,
+        linear: MakeLinear = xavier_linear,
     ) -> None:
         super().__init__()
 
         def hidden_layer(n_in: int) -> HiddenLayer:
-            return HiddenLayer(n_in, hidden, dropout=dropout, momentum=MOMENTUM, epsilon=EPSILON, linear=nn.Linear)
+            return HiddenLayer(n_in, hidden, dropout=dropout, momentum=MOMENTUM, epsilon=EPSILON, linear=linear)
 
         def hidden_layers(n_in: int) -> list[nn.Module]:
             first, others = hidden_layer(n_in), layers - 1
@@ -72,8 +74,8 @@ class VariationalAutoencoder(nn.Module):
             return [first, *(hidden_layer(hidden) for _ in range(others))]
 
         self.encoder = nn.Sequential(*hidden_layers(n_genes))
-        self.heads = GaussianHeads(lambda: nn.Linear(hidden, latent))
-        self.decoder = nn.Sequential(*hidden_layers(latent), nn.Linear(hidden, n_genes))
+        self.heads = GaussianHeads(lambda: linear(hidden, latent))
+        self.decoder = nn.Sequential(*hidden_layers(latent), linear(hidden, n_genes))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the latent vectors, each ``(cells, latent)``, of profiles ``(cells, genes)``."""

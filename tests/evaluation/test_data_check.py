@@ -34,6 +34,7 @@ def test_kang_can_be_predicted_everywhere(kang_path: Path) -> None:
     assert found.groups["reproducibility"].mean() == pytest.approx(0.83, abs=0.02)
     assert found.similarity["CD14+Mono"]["FCGR3A+Mono"] > 0.9 > found.similarity["CD14+Mono"]["CD4T"]
     assert found.perturbations.loc["stimulated", "shared"] == pytest.approx(0.72, abs=0.05)
+    assert found.metrics["can_tell"].drop("mean_pairwise").all()
 
 
 def test_of_mcfaline_nothing_but_one_response_is_reproducible(mcfaline_path: Path) -> None:
@@ -43,6 +44,7 @@ def test_of_mcfaline_nothing_but_one_response_is_reproducible(mcfaline_path: Pat
     assert found.groups["reproducibility"].mean() == pytest.approx(0.05, abs=0.02)
     assert "too weak" in found.verdict[1]
     assert "a pilot" in found.verdict[2]
+    assert not found.metrics["can_tell"].any()
 
 
 def test_in_a_dose_study_the_low_dose_is_too_weak() -> None:

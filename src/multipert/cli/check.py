@@ -77,8 +77,9 @@ def _print(found: "DataCheck") -> None:
         style="dim",
     )
     if len(found.metrics):
-        dumb = list(found.metrics.index[~found.metrics["can_tell"]])
-        terminal.print(f"\nmetrics that cannot tell here: {', '.join(dumb) or 'none'}")
+        silent = [str(name) for name in found.metrics.index[~found.metrics["can_tell"]]]
+        few = ", ".join(silent) if len(silent) < len(found.metrics) else "all"
+        terminal.print(f"\nmetrics that cannot tell a replicate from a guess here: {few or 'none'}", soft_wrap=True)
     for finding in found.findings:
         terminal.print(f"\n{finding.severity}: {escape(finding.what)}\n  {escape(finding.remedy)}", soft_wrap=True)
     terminal.print()

@@ -20,12 +20,15 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from multipert.data import Keys, PerturbationData, read_cells
 from multipert.data.expression import Floats, Matrix
 from multipert.errors import InputError
-from multipert.evaluation.populations import Population
+from multipert.evaluation.calibration import calibrate_comparisons, summarise
+from multipert.evaluation.populations import Comparison, Population
 from multipert.evaluation.ranking import significant, wilcoxon_scores
+from multipert.evaluation.registry import choose
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,6 +49,9 @@ LEAST_CELLS = 20
 
 AFFORDABLE = 5.0
 """How many times the cells may be needed before a response counts as too weak rather than too little measured."""
+
+CALIBRATED = 40
+"""Most responses on which the metrics are tried."""
 
 _DEPTHS = ("total_counts", "n_counts", "nCount_RNA", "n_umi", "nUMI", "ncounts", "depth")
 _DEPTH_APART = 1.5
@@ -99,8 +105,8 @@ class DataCheck:
         Cosine of the responses of two contexts over the perturbations that both have, noise taken off; NaN where one
         shows no response beyond noise.
     metrics
-        A row for each metric, how far it can tell a replicate from a guess here (see ``calibrate``); empty where it
-        was not asked for.
+        A row for each metric: whether it can tell a replicate from a guess here (see ``summarise``); empty where no
+        response has cells enough.
     findings
         What is amiss, worst first.
     verdict
@@ -187,7 +193,7 @@ def check(
         groups=groups,
         perturbations=_perturbations(groups, responses),
         similarity=similarity,
-        metrics=pd.DataFrame(),
+        metrics=_metrics(data, groups, seed),
         findings=_findings(data, groups, similarity, chosen),
         verdict=_verdict(groups),
     )
@@ -344,6 +350,23 @@ def _status(agreement: float, told: float, cells: int) -> Status:
         return "differs by context" if told < SHARED else "can be predicted"
     needed = _cells_needed(agreement, cells)
     return "too little data" if needed <= AFFORDABLE * cells else "too weak"
+
+
+def _metrics(data: PerturbationData, groups: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Which metrics can tell a replicate from a guess, over all responses or a random ``CALIBRATED`` of them."""
+    enough = groups[(groups[["cells", "controls"]] >= LEAST_CELLS).all(axis=1)]
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(enough))[:CALIBRATED])
+    found, X = [], sparse.csr_array(data.X)
+    for context, rows in enough.iloc[chosen].groupby(level="context", sort=False):
+        controls = Population(X[data.rows(condition=data.control, context=str(context))])
+        comparisons = {
+            what: Comparison(
+                controls, Population(X[data.rows(condition=what, context=str(context))]), controls, data.genes
+            )
+            for what in map(str, rows.index.get_level_values("perturbation"))
+        }
+        found.append(calibrate_comparisons(comparisons, choose(None, several=len(comparisons) > 1), seed=seed))
+    return summarise(pd.concat(found, keys=range(len(found)))) if found else pd.DataFrame()
 
 
 def _perturbations(groups: pd.DataFrame, responses: _Responses) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from multipert.benchmark.study import Study, StudyModel, read_study
 from multipert.benchmark.toml_lines import line_of, lines_of
 from multipert.data import DATASETS, Keys, dataset, simulate
 from multipert.errors import InputError
-from multipert.evaluation import METRICS
+from multipert.evaluation import METRICS, STUDY
 from multipert.models import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,10 @@ def test_the_least_a_study_needs(read: Read) -> None:
     assert study.metrics == tuple(METRICS)
     assert study.models == (StudyModel("mtae", "mtae", "default", {}),)
     assert study.text == MODELS_LINE + MADE
+
+
+def test_a_profile_names_the_metrics(read: Read) -> None:
+    assert read("profile = 'study'\n" + MODELS_LINE + MADE).metrics == STUDY
 
 
 def test_the_example_of_the_docs_means_what_it_says(read: Read, tmp_path: Path) -> None:
@@ -193,6 +197,9 @@ WRONG = {
         "two models are called 'mtae (default)': give this one another label",
     ),
     "a model called like a bound": ("models = [{ name = 'mtae', label = 'floor' }]\n", 1, "'floor' is what a bound is"),
+    "an unknown profile": ("profile = 'studdy'\n" + MODELS_LINE, 1, "'studdy'; did you mean 'study'?"),
+    "a profile of counts": ("profile = 'vcc2026'\n" + MODELS_LINE, 1, "scores raw counts"),
+    "metrics and a profile": ("metrics = ['mse']\nprofile = 'study'\n" + MODELS_LINE, 2, "leave one out"),
     "an unknown metric": ("metrics = ['edist',\n'r2_hgv']\n" + MODELS_LINE, 2, "'r2_hgv'; did you mean 'r2_hvg'?"),
     "a seed twice": (MODELS_LINE + "seeds = [1, 2,\n1]\n", 3, "seeds has 1 twice"),
     "a negative seed": (MODELS_LINE + "seeds = [-1]\n", 2, "seed -1 must be 0 or more"),

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from multipert.benchmark.toml_lines import line_of
 from multipert.data import DATASETS, Keys, check_world, dataset, did_you_mean, locate, preprocess, simulate
 from multipert.errors import InputError
-from multipert.evaluation import METRICS
+from multipert.evaluation import METRICS, PROFILES
 from multipert.models import create, preset_names
 
 MOST_SEEDS = 1000
@@ -173,6 +173,7 @@ _STUDY: Mapping[str, Any] = {
     "preset": str,
     "seeds": Sequence[int],
     "metrics": Sequence[str],
+    "profile": str,
 }
 _KEYS: Mapping[str, Any] = dict.fromkeys(inspect.signature(Keys).parameters, str) | dict.fromkeys(
     ("context_key", "covariate_key"), str | Sequence[str]
@@ -255,7 +256,18 @@ def _seeds(file: _Table) -> tuple[int, ...]:
 
 
 def _metrics(file: _Table) -> tuple[str, ...]:
-    metrics = file.values.get("metrics", METRICS.ours)
+    name = file.values.get("profile", "default")
+    if name not in PROFILES:
+        raise file.error(f"there is no profile {name!r}; {did_you_mean(name, PROFILES)}", "profile")
+    if PROFILES[name].needs == "counts":
+        raise file.error(
+            f"the profile {name!r} scores raw counts, and trials predict log-normalised cells: score predicted counts "
+            f"with multipert evaluate --profile {name}",
+            "profile",
+        )
+    if "metrics" in file.values and "profile" in file.values:
+        raise file.error("metrics and profile are both given: leave one out", "profile")
+    metrics = file.values.get("metrics", PROFILES[name].metrics())
     for index, name in enumerate(metrics):
         if name not in METRICS:
             raise file.error(f"there is no metric {name!r}; {did_you_mean(name, METRICS)}", "metrics", index)

@@ -12,7 +12,7 @@ import os
 import torch
 
 import multipert as mp
-from benchmarks.training import simulated
+from benchmarks.memory import simulated
 from multipert.models.mtae import MTAe
 
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}

@@ -1,13 +1,15 @@
 """Time a training step of MTAe beside the usual implementation of the same network, on the same real cells.
 
     python -m benchmarks.training                    # ms a step: ours, the usual way, SCVI where it is installed
+    python -m benchmarks.training --without          # what each part that buys speed gains: ours without it
+    python -m benchmarks.training --beside 2         # the same while two other processes are busy
     python -m benchmarks.training --floor            # what a step cannot do without, counted and timed on this machine
-    python -m benchmarks.training --memory           # peak of a fit to 200,000 simulated cells x 7,000 genes
 
 Every contender trains in a process of its own and they take turns, so that whatever else the machine does disturbs all
 alike, and each has its own peak of memory. All see the same cells in batches of the same size, and use the same number
 of threads. A step lasts until the next one begins: gathering the batch, the losses' record and, between epochs, the
-shuffling are all in it. A turn is a few epochs; the steps of its first are not counted.
+shuffling are all in it. A turn is a few epochs; the steps of its first are not counted. On a machine that is busy
+otherwise ``--threads 1 --processor`` counts what the processor worked for a step instead of how long it lasted.
 """
 
 import argparse
@@ -17,12 +19,11 @@ import os
 import resource
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,8 +35,12 @@ BATCH = 64
 NETWORK: dict[str, Any] = {"film_hidden": ()}
 """What differs from MTAe's default sizes: the study gives FiLM no hidden layer for one perturbation."""
 
+OURS, USUAL, WITHOUT = "multipert", "the usual way", "without "
+
 Turns = Iterator[list[float]]
 """Milliseconds of each step, turn after turn."""
+
+clock = time.perf_counter
 
 
 # The contenders.
@@ -49,7 +54,7 @@ def ours(precision: "Precision", epochs: int) -> Turns:
 
     class Clocked(MTAe):
         def _loss(self, *arguments: Any) -> Any:
-            starts.append(time.perf_counter())
+            starts.append(clock())
             return super()._loss(*arguments)
 
     data = kang()
@@ -112,7 +117,7 @@ def usual(epochs: int) -> Turns:
         starts = []
         for _ in range(1 + epochs):
             for x, condition in loader:
-                starts.append(time.perf_counter())
+                starts.append(clock())
                 loss = loss_of(network(x, condition), x)
                 optimiser.zero_grad()
                 loss.backward()
@@ -140,7 +145,7 @@ def scvi(epochs: int) -> Turns:
             self.starts: list[float] = []
 
         def on_train_batch_start(self, *_: object) -> None:
-            self.starts.append(time.perf_counter())
+            self.starts.append(clock())
 
     while True:
         model = scvi.model.SCVI(adata, n_hidden=p.hidden[0], n_latent=p.latent, n_layers=len(p.hidden))
@@ -159,9 +164,9 @@ def scvi(epochs: int) -> Turns:
 
 
 CONTENDERS: dict[str, Callable[[int], Turns]] = {
-    "multipert": lambda epochs: ours("auto", epochs),
-    "multipert, float32": lambda epochs: ours("float32", epochs),
-    "the usual way": usual,
+    OURS: lambda epochs: ours("auto", epochs),
+    f"{OURS}, float32": lambda epochs: ours("float32", epochs),
+    USUAL: usual,
     "scvi-tools SCVI": scvi,
 }
 
@@ -181,7 +186,91 @@ def kang() -> Any:
     return mp.PerturbationData.from_anndata(data_folder() / "kang_subset.h5ad", **KEYS["kang_subset"])
 
 
+# What buys speed, and how to do without it.
+
+
+def leave_out(piece: str) -> Callable[[], None]:
+    """Do without one of the pieces that the package knows itself."""
+
+    def do() -> None:
+        from multipert.training import acceleration
+
+        acceleration.leave_out({piece})
+
+    return do
+
+
+def adam_as_it_comes() -> None:
+    """Let ``torch.optim.Adam`` move the parameters, as it comes."""
+    import torch
+
+    from multipert.training import trainer
+
+    class Adam:
+        def __init__(
+            self, parameters: Sequence[Any], lr: float, betas: Any, epsilon: float, weight_decay: float
+        ) -> None:
+            self.lr = lr
+            self.adam = torch.optim.Adam(parameters, lr, betas, epsilon, weight_decay)
+
+        def step(self, rate: float) -> None:
+            self.adam.param_groups[0]["lr"] = self.lr * rate
+            self.adam.step()
+            self.adam.zero_grad()
+
+    trainer.__dict__["FusedAdam"] = Adam
+
+
+def one_batch_at_a_time() -> None:
+    """Gather the cells of a batch when it is wanted."""
+    from multipert.training import loading
+
+    loading.GATHERED_AT_ONCE = 1
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "sparse-input": leave_out("sparse-input"),
+    "sparse-loss": leave_out("sparse-loss"),
+    "bfloat16-output": leave_out("bfloat16-output"),
+    "fused-adam": adam_as_it_comes,
+    "gathering-ahead": one_batch_at_a_time,
+    "kept-memory": lambda: None,  # never switched on: see settle
+    "passive-waiting": lambda: None,
+}
+"""What buys speed, each with what has to be done to do without."""
+
+
+def settle(left_out: str) -> None:
+    """Make this process our own, as the command line and its workers do, but for what is left out."""
+    from multipert import process
+
+    if left_out == "kept-memory":
+        os.environ.update(process.WAITING)
+        return
+    process.own_process()
+    if left_out == "passive-waiting":
+        del os.environ["OMP_WAIT_POLICY"]
+
+
 # Taking turns.
+
+
+@contextmanager
+def busy(number: int) -> Iterator[None]:
+    """Keep so many processes busy meanwhile."""
+    spinning = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(number)]
+    for process in spinning:
+        process.start()
+    yield
+    for process in spinning:
+        process.terminate()
+
+
+def spin() -> None:
+    """Compute without end."""
+    number = 1
+    while True:
+        number = number * 1103515245 % 2147483647
 
 
 def peak_mb() -> float:
@@ -189,13 +278,20 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def attend(name: str, epochs: int, threads: int, wire: Connection) -> None:
+def attend(name: str, epochs: int, threads: int, processor: bool, wire: Connection) -> None:
     """Train a turn each time one is asked for; answer with the milliseconds a step, and the peak of memory so far."""
+    global clock
+    clock = time.process_time if processor else time.perf_counter
+    left_out = name.removeprefix(WITHOUT) if name.startswith(WITHOUT) else ""
+    if name.startswith((OURS, WITHOUT)):
+        settle(left_out)
     import torch
 
     torch.set_num_threads(threads)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (what others print while they train)
-    turns = CONTENDERS[name](epochs)
+    if left_out:
+        PARTS[left_out]()
+    turns = CONTENDERS[OURS if left_out else name](epochs)
     while wire.recv():
         try:
             wire.send((next(turns), peak_mb()))
@@ -204,16 +300,17 @@ def attend(name: str, epochs: int, threads: int, wire: Connection) -> None:
             return
 
 
-def take_turns(turns: int, epochs: int, threads: int) -> None:
-    """Print milliseconds a step, ratio and peak of every contender."""
+def take_turns(contenders: Sequence[str], options: argparse.Namespace) -> None:
+    """Print milliseconds a step, ratio to the usual way and peak of every contender."""
     context = multiprocessing.get_context("spawn")
     wires: dict[str, Connection] = {}
-    for name in CONTENDERS:
+    for name in contenders:
         wires[name], theirs = context.Pipe()
-        context.Process(target=attend, args=(name, epochs, threads, theirs), daemon=True).start()
-    times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        told = (name, options.epochs, options.threads, options.processor, theirs)
+        context.Process(target=attend, args=told, daemon=True).start()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     peaks: dict[str, float] = {}
-    for turn in range(1 + turns):
+    for turn in range(1 + options.turns):
         for name in list(wires):
             wires[name].send(True)
             answer = wires[name].recv()
@@ -225,14 +322,17 @@ def take_turns(turns: int, epochs: int, threads: int) -> None:
                 peaks[name] = answer[1]
     for wire in wires.values():
         wire.send(False)
-    print(f"batch {BATCH}, {threads} threads of {os.cpu_count()}, {turns} turns of {epochs} epochs each")
+    beside = f", beside {options.beside} busy processes" if options.beside else ""
+    print(f"batch {BATCH}, {options.threads} threads of {os.cpu_count()}{beside}; {options.turns} turns of", end=" ")
+    print(f"{options.epochs} epochs each; {'processor' if options.processor else 'elapsed'} time")
     columns = "".join(f"{of:>15}{'ratio':>7}" for of in ("fastest tenth", "median", "mean"))
-    print(f"{'ms a step':22}{columns}{'peak MB':>9}")
-    usually = summary(times["the usual way"])
+    print(f"{'ms a step':24}{columns}{'peak MB':>9}  a step is longer by")
+    usually, whole = (summary(times[name]) for name in (USUAL, OURS))
     for name in wires:
-        pairs = zip(summary(times[name]), usually, strict=True)
-        row = "".join(f"{own:15.2f}{other / own:7.2f}" for own, other in pairs)
-        print(f"{name:22}{row}{peaks[name]:9.0f}")
+        own = summary(times[name])
+        row = "".join(f"{one:15.2f}{other / one:7.2f}" for one, other in zip(own, usually, strict=True))
+        longer = f"{own[1] / whole[1] - 1:8.0%}" if name.startswith(WITHOUT) else ""
+        print(f"{name:24}{row}{peaks[name]:9.0f}{longer}")
 
 
 def summary(times: list[float]) -> tuple[float, float, float]:
@@ -293,124 +393,33 @@ def show_floor(threads: int) -> None:
         print(f"{'floor in ' + str(precision)[6:]:44}{'':16}{1000 * total:8.2f}")
 
 
-# Memory.
-
-
-def simulated(cells: int, genes: int, perturbations: int = 1, share: float = 0.05) -> Any:
-    """Sparse cells of no meaning, as AnnData: a value in every stretch of ``1 / share`` genes."""
-    import pandas as pd
-    from anndata import AnnData
-    from scipy.sparse import csr_matrix
-
-    rng = np.random.default_rng(0)
-    stretch, each = round(1 / share), round(genes * share)
-    columns = np.empty((cells, each), np.int32)
-    values = np.empty((cells, each), np.float32)
-    for start in range(0, cells, 1000):
-        here = slice(start, min(start + 1000, cells))
-        columns[here] = stretch * np.arange(each) + rng.integers(stretch, size=columns[here].shape)
-        values[here] = rng.uniform(0.1, 3.0, values[here].shape)
-    offsets = np.arange(0, cells * each + 1, each, dtype=np.int32 if cells * each < 2**31 else np.int64)
-    matrix = csr_matrix((values.ravel(), columns.ravel(), offsets), shape=(cells, genes))
-    labels = {"condition": ["control", *(f"p{i}" for i in range(perturbations))], "cell_type": list("ABCDEFG")}
-    obs = pd.DataFrame(
-        {key: np.resize(of, cells) for key, of in labels.items()},
-        index=pd.RangeIndex(cells).astype(str),
-    )
-    return AnnData(matrix, obs=obs)
-
-
-def forget_peak() -> None:
-    """Start to measure the peak of memory anew."""
-    Path("/proc/self/clear_refs").write_text("5", "ascii")
-
-
-def high_water_mb() -> float:
-    """The most memory held since the last :func:`forget_peak`."""
-    (line,) = (line for line in Path("/proc/self/status").read_text("ascii").splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
-
-
-def measure_memory(what: str, cells: int, genes: int, wire: Connection) -> None:
-    """Send what was measured, in MB: the bare import; or reading the cells, the fit, and what the fit needs."""
-    import multipert as mp
-
-    mp.models.create("mtae")  # what is imported late is imported by now
-    if what == "import":
-        wire.send({"import": high_water_mb()})
-        return
-    keys = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "cells.h5ad"
-        if what == "reading":
-            context = multiprocessing.get_context("spawn")
-            writer = context.Process(target=write_simulated, args=(file, cells, genes))
-            writer.start()
-            writer.join()
-            forget_peak()
-            mp.PerturbationData.from_anndata(file, **keys)
-            wire.send({"reading": high_water_mb()})
-            return
-    data = mp.PerturbationData.from_anndata(simulated(cells, genes), **keys)
-    forget_peak()
-    model = mp.models.create("mtae", epochs=1).fit(data, mp.leave_context_out(data, "A"), device="cpu")
-    peak = high_water_mb()
-    X, weights = data.X, 4 * model.n_parameters
-    needs = {
-        "sparse data": X.data.nbytes + X.indices.nbytes + X.indptr.nbytes,
-        "weights": weights,
-        "optimiser": 2 * weights,
-        "one batch": 4 * model.parameters.batch_size * genes,
-    }
-    wire.send({"fit": peak, **{name: size / 2**20 for name, size in needs.items()}})
-
-
-def write_simulated(file: Path, cells: int, genes: int) -> None:
-    """Write simulated cells, in a process that takes its memory with it."""
-    simulated(cells, genes).write_h5ad(file)
-
-
-def show_memory(cells: int, genes: int) -> int:
-    """Print the peak of a fit beside what it cannot do without; fail where it is more than 1.3 times as much."""
-    context = multiprocessing.get_context("spawn")
-    measured: dict[str, float] = {}
-    for what in ("import", "reading", "fit"):
-        ours_, theirs = context.Pipe()
-        process = context.Process(target=measure_memory, args=(what, cells, genes, theirs))
-        process.start()
-        theirs.close()
-        measured |= ours_.recv()
-        process.join()
-    needs = {name: measured[name] for name in ("sparse data", "weights", "optimiser", "one batch")}
-    allowed = measured["import"] + 1.3 * sum(needs.values())
-    print(f"{cells:,} cells x {genes:,} genes, MB")
-    for name, size in {"bare import": measured["import"], **needs}.items():
-        print(f"{name:36}{size:9.0f}")
-    print(f"{'allowed: import + 1.3 x the rest':36}{allowed:9.0f}")
-    print(f"{'peak of fit':36}{measured['fit']:9.0f}")
-    ratio = (measured["fit"] - measured["import"]) / sum(needs.values())
-    print(f"{'(peak of fit - import) / the rest':36}{ratio:9.2f}")
-    print(f"{'peak of reading the file before it':36}{measured['reading']:9.0f}")
-    return 0 if measured["fit"] <= allowed else 1
-
-
 def main() -> int:
     """Print what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=15, help="turns of each contender, after a first one")
     parser.add_argument("--epochs", type=int, default=3, help="epochs counted in a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender; all by default")
+    parser.add_argument(
+        "--without",
+        nargs="*",
+        choices=PARTS,
+        metavar="NAME",
+        help=f"time steps without these parts too, one at a time; all where none is named: {', '.join(PARTS)}",
+    )
+    parser.add_argument("--beside", type=int, default=0, metavar="N", help="keep N processes busy meanwhile")
+    parser.add_argument(
+        "--processor", action="store_true", help="count processor time: with one thread, on busy machines"
+    )
     parser.add_argument("--floor", action="store_true", help="count and time what a step cannot do without")
-    parser.add_argument("--memory", action="store_true", help="measure the peak of a large fit")
-    parser.add_argument("--cells", type=int, default=200_000, help="with --memory")
-    parser.add_argument("--genes", type=int, default=7_000, help="with --memory")
     options = parser.parse_args()
-    if options.memory:
-        return show_memory(options.cells, options.genes)
     if options.floor:
         show_floor(options.threads)
-    else:
-        take_turns(options.turns, options.epochs, options.threads)
+        return 0
+    contenders = [*CONTENDERS]
+    if options.without is not None:
+        contenders = [OURS, USUAL, *(f"{WITHOUT}{name}" for name in options.without or PARTS)]
+    with busy(options.beside):
+        take_turns(contenders, options)
     return 0
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 import multipert as mp
 from multipert.evaluation import STUDY
+from multipert.process import own_process
 from multipert.training import PRECISIONS
 
 KEYS = {
@@ -30,6 +31,7 @@ def data_folder() -> Path:
 
 def main() -> None:
     """Fit, predict and score every trial; print a row for each, then the means."""
+    own_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=KEYS, default="kang_subset")
     parser.add_argument("--models", nargs="+", default=["mtae"])

@@ -14,12 +14,14 @@ import pandas as pd
 
 import multipert as mp
 from benchmarks.accuracy import KEYS, data_folder
+from multipert.process import own_process
 
 SHOWN = ["degs", "r2_hvg", "r2_deg20", "r2_deg100", "edistance", "edist"]
 
 
 def main() -> None:
     """Print the mean inner score of each candidate."""
+    own_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=KEYS, default="kang_subset")
     parser.add_argument("--model", default="mtae")

@@ -16,6 +16,7 @@ import torch
 
 import multipert as mp
 from multipert.models.together import fit_together, fits_at_once
+from multipert.process import own_process
 
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 CONTEXTS = tuple("ABCDEFG")
@@ -32,6 +33,7 @@ def cells_like_kangs(n_cells: int, n_genes: int) -> mp.PerturbationData:
 
 def main() -> None:
     """Time the sweep both ways and print the ratio."""
+    own_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mtae")
     parser.add_argument("--preset", default="study")

@@ -14,6 +14,7 @@ import torch
 import multipert as mp
 from benchmarks.memory import simulated
 from multipert.models.mtae import MTAe
+from multipert.process import own_process
 
 KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 ADAM = 3  # numbers a parameter: itself and two moments
@@ -41,6 +42,7 @@ def line(name: str, model: MTAe, step: float, cells: int, models: int = 1) -> No
 
 def main() -> None:
     """Print three tables."""
+    own_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, nargs="+", default=[2_000, 20_000, 100_000])
     parser.add_argument("--genes", type=int, nargs="+", default=[1_000, 2_000, 4_000, 7_000, 14_000])

@@ -23,6 +23,7 @@ import pandas as pd
 import multipert as mp
 from benchmarks.accuracy import KEYS, data_folder
 from multipert.data import write_text
+from multipert.process import own_process
 from multipert.training import History
 
 HIGHER, LOWER, WITHIN = ("r2_hvg", "r2_deg20", "r2_deg100"), ("edistance",), {"degs": 5.0}
@@ -71,6 +72,7 @@ def first_as_good(course: pd.DataFrame, target: pd.Series) -> pd.Series | None:
 
 def main() -> int:
     """Train what is not yet trained, and print the times."""
+    own_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where the courses are kept")
     parser.add_argument("--hold-out", nargs="+", help="cell types; all by default")

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+from multipert.progress import Progress
 from multipert.training.acceleration import FusedAdam, accelerate
 from multipert.training.config import TrainerConfig
 from multipert.training.history import History
 from multipert.training.loading import Batch, DataLoader, Examples
-from multipert.training.progress import TrainingProgress
 from multipert.training.stages import Stage, Update
-from multipert.training.trainer import EarlyStopping, validate
+from multipert.training.trainer import EarlyStopping, as_text, epoch_progress, validate
 
 Tensors = dict[str, Tensor]
 
@@ -87,7 +87,7 @@ def train_ensemble(members: Sequence[Member], config: TrainerConfig) -> None:
         for one in members
     ]
     ensemble = _Ensemble(members, DataLoader(device))
-    with TrainingProgress(config.progress) as progress:
+    with epoch_progress(config) as progress:
         for stage in range(len(members[0].stages)):
             ensemble.run_stage(stage, progress)
     for one, restore in zip(members, plain, strict=True):
@@ -104,7 +104,7 @@ class _Ensemble:
         self.orders: dict[Member, Examples] = {}
         self.started = time.monotonic()
 
-    def run_stage(self, number: int, progress: TrainingProgress) -> None:
+    def run_stage(self, number: int, progress: Progress) -> None:
         """Train until every member is done with the stage; then each network holds its weights."""
         stages = [one.stages[number] for one in self.members]
         first = stages[0]
@@ -125,7 +125,7 @@ class _Ensemble:
         best = [EarlyStopping(stage) for stage in stages]
         epochs, going, step = [0] * len(stages), set(range(len(stages))), 0
         sums: Tensors = {}
-        progress.stage(first.name, first.epochs, epochs)
+        progress.begin(f"{first.name} ({len(stages)} fits)", first.epochs * len(stages))
         while going:
             cells, labels = self._batch(stages, number, step)
             for update, names_, follow in zip(first.updates, moving, optimisers, strict=True):
@@ -141,7 +141,7 @@ class _Ensemble:
                 epochs[n] += 1
                 if best[n].stops(self.members[n].network, losses, epochs[n]):
                     going.remove(n)
-                progress.epoch(n, epochs[n], losses)
+                progress.update(sum(epochs), as_text(losses))
                 self.members[0].network.train()
 
     def _batch(self, stages: Sequence[Stage], number: int, step: int) -> tuple[Tensors, Tensors]:

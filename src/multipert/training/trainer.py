@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from multipert.errors import InputError
+from multipert.progress import Progress
 from multipert.training.acceleration import FusedAdam, GradientDescent, accelerate, switched_on
 from multipert.training.checkpoint import Checkpoint, under, within
 from multipert.training.config import Interrupted, TrainerConfig
 from multipert.training.device import restore_stream, stream_state
 from multipert.training.history import History
 from multipert.training.loading import Batch, DataLoader
-from multipert.training.progress import TrainingProgress
 from multipert.training.stages import Optimiser, Stage, Update
 
 CHECKPOINT_EVERY = 30.0
@@ -187,7 +187,7 @@ class Trainer:
         )
         try:
             self._resume()
-            with TrainingProgress(self.config.progress) as progress:
+            with epoch_progress(self.config) as progress:
                 while self.unfinished:
                     self._run_stage(self.stages[self.stage], progress)
                     self._end_stage()
@@ -195,13 +195,13 @@ class Trainer:
             plain()
             self.network.eval().cpu()
 
-    def _run_stage(self, stage: Stage, progress: TrainingProgress) -> None:
+    def _run_stage(self, stage: Stage, progress: Progress) -> None:
         for optimiser in dict.fromkeys(one for update in stage.updates for one in update.optimisers):
             self._at_work(optimiser)
         self.best = self.best or EarlyStopping(stage)
         # Each stage shuffles in its own order, so that no stage repeats another's batches.
         batches = self.loader.endless(stage.batches, self.seed + 1000 * self.stage, self.step)
-        progress.stage(stage.name, stage.epochs, [self.epoch])
+        progress.begin(stage.name, stage.epochs, self.epoch)
         self.network.train()
         ends = False
         while not ends:
@@ -210,7 +210,7 @@ class Trainer:
             if ended := self.step % len(stage.batches) == 0:
                 losses = self._end_epoch(stage)
                 ends = self.best.stops(self.network, losses, self.epoch)
-                progress.epoch(0, self.epoch, losses)
+                progress.update(self.epoch, as_text(losses))
             if self.interrupted and not ends:
                 self._checkpoint()
                 raise Interrupted
@@ -319,6 +319,16 @@ class Trainer:
         """The optimisers of all stages in the order of their first use, each once: two stages may share one."""
         updates = (update for stage in self.stages for update in stage.updates)
         return list(dict.fromkeys(optimiser for update in updates for optimiser in update.optimisers))
+
+
+def epoch_progress(config: TrainerConfig) -> Progress:
+    """Shows the epochs done in a stage, and its losses."""
+    return Progress(config.progress, amount=lambda done, total: f"epoch {done}/{total}")
+
+
+def as_text(losses: Mapping[str, float]) -> str:
+    """Losses by name, in a line."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
 
 
 @torch.no_grad()

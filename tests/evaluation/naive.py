@@ -94,3 +94,11 @@ def covariance_distance(true: Floats, predicted: Floats) -> float:
         size += c**2 - noise
         error += (c - d) ** 2 - noise - other
     return error / size
+
+
+def scaled(control: Floats, truth: Floats, predicted: Floats) -> list[Floats]:
+    """Expressed genes in units of their standard deviation over control and true cells, cut at 10."""
+    reference = np.concatenate([control, truth])
+    genes = ((reference > 0).mean(axis=0) >= 0.05) & (reference.std(axis=0) > 0)
+    mean, spread = reference[:, genes].mean(axis=0), reference[:, genes].std(axis=0)
+    return [np.clip((part[:, genes] - mean) / spread, -10, 10) for part in (control, truth, predicted)]

@@ -42,6 +42,7 @@ def expected_scores(cells: Cells) -> dict[str, float]:
     by_rank = {name: ranking(getattr(cells, name), cells.control, "wilcoxon") for name in ("truth", "predicted")}
     top = by_rank["truth"].index.to_numpy()
     c, t, p = naive.pcs(control, truth, predicted)
+    scaled = naive.pcs(*naive.scaled(control, truth, predicted))[1:]
     delta_true, delta_predicted = (
         truth.mean(axis=0) - control.mean(axis=0),
         predicted.mean(axis=0) - control.mean(axis=0),
@@ -67,6 +68,8 @@ def expected_scores(cells: Cells) -> dict[str, float]:
         "edist": naive.energy(t, p),
         "edist_vs_control": naive.energy(t, p) / naive.energy(t, c),
         "mmd_rbf": naive.gaussian_mmd(t, p),
+        "edist_scaled": naive.energy(*scaled),
+        "mmd_rbf_scaled": naive.gaussian_mmd(*scaled),
         "pearson_delta": naive.pearson(delta_true, delta_predicted),
         "pearson_delta_deg100": naive.pearson(delta_true[top[:100]], delta_predicted[top[:100]]),
         "mse": float(errors.mean()),

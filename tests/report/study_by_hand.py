@@ -27,6 +27,8 @@ BOUNDS = {
     "edist": (5.5, -0.04),
     "edist_vs_control": (1.0, -0.01),
     "mmd_rbf": (0.5, 0.001),
+    "edist_scaled": (9.0, -0.04),
+    "mmd_rbf_scaled": (0.4, 0.001),
     "pearson_delta": (0.0, 0.97),
     "pearson_delta_deg100": (0.0, 0.99),
     "mse": (0.03, 0.0004),

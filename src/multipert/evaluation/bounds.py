@@ -30,7 +30,7 @@ import pandas as pd
 from multipert.data.expression import Floats, Integers
 from multipert.data.scored_cells import Source, Sources
 from multipert.evaluation.calibration import what_can_tell
-from multipert.evaluation.components import principal_components
+from multipert.evaluation.components import principal_components, standardised
 from multipert.evaluation.populations import Comparison, Population, read_comparisons, with_mean_response
 from multipert.evaluation.profiles import choose_metrics, reads_counts
 from multipert.evaluation.registry import METRICS, Metric, choose
@@ -240,7 +240,11 @@ class _Replicate:
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
-        self.space = cache(lambda: principal_components([comparison.control.X, comparison.truth.X]))
+        self.space = cache(self._space)
+
+    def _space(self, scaled: bool) -> tuple[Floats, ...]:
+        cells = [self.comparison.control.X, self.comparison.truth.X]
+        return principal_components(standardised(cells, cells) if scaled else cells)
 
     def draw(self, rng: np.random.Generator) -> Comparison:
         """Split at random."""
@@ -248,8 +252,8 @@ class _Replicate:
         first, second = truth.halves(rng)
         control_first, control_second = control.halves(rng)
 
-        def coordinates() -> tuple[Floats, ...]:
-            of_control, of_truth = self.space()
+        def coordinates(scaled: bool) -> tuple[Floats, ...]:
+            of_control, of_truth = self.space(scaled)
             return of_control[control_first], of_truth[first], of_truth[second]
 
         return replace(
@@ -312,8 +316,9 @@ def _drawn_anew(
     truth, predicted = comparison.truth, comparison.predicted
     cells = [control_cells, *(rng.integers(some.n_cells, size=some.n_cells) for some in (truth, predicted))]
 
-    def coordinates() -> tuple[Floats, ...]:
-        return tuple(of[rows] for of, rows in zip(comparison.components.values(), cells, strict=True))
+    def coordinates(scaled: bool) -> tuple[Floats, ...]:
+        found = comparison.scaled_components if scaled else comparison.components
+        return tuple(of[rows] for of, rows in zip(found.values(), cells, strict=True))
 
     return replace(
         comparison,

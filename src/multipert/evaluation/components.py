@@ -14,6 +14,7 @@ from itertools import combinations_with_replacement, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, svds
 
@@ -23,6 +24,12 @@ N_COMPONENTS = 50
 
 DENSE_SHARE = 0.15
 """Share of cells from which a gene is multiplied faster with its zeros than without."""
+
+EXPRESSED_SHARE = 0.05
+"""Share of cells that express a gene from which it enters scaled components."""
+
+OUTLIER = 10.0
+"""Standard deviations beyond which a scaled value is cut (scanpy's ``max_value``)."""
 
 EXACT_SIZE = 3_000
 """Largest number of cells or of genes (the smaller counts) for which the components are exact."""
@@ -56,6 +63,41 @@ def principal_components(
     else:
         coordinates = _by_covariance(parts, k)
     return tuple(np.split(coordinates, np.cumsum([part.shape[0] for part in parts])[:-1]))
+
+
+def standardised(parts: Sequence[Matrix], reference: Sequence[Matrix]) -> list[Floats]:
+    """Bring every gene to one scale, safe from outliers, dense.
+
+    Parameters
+    ----------
+    parts
+        Sets of cells, each (cells, genes), sparse or dense.
+    reference
+        The cells by which it is done.
+
+    Returns
+    -------
+    Each set, float32, shape (cells, some genes): ``(x - mean) / standard deviation`` of the reference, kept within
+    ``OUTLIER`` of 0; of the genes that at least ``EXPRESSED_SHARE`` of the reference express and that vary there (all
+    that vary, where there is none such): scaled up, noise of silent genes would drown the others.
+    """
+    n_genes, n_cells = reference[0].shape[1], sum(part.shape[0] for part in reference)
+    seen, total, squares = np.zeros(n_genes), np.zeros(n_genes), np.zeros(n_genes)
+    for part in reference:
+        for rows in slices(part.shape[0], width=n_genes):
+            block = sparse.csr_array(part[rows])
+            values = block.data.astype(np.float64)
+            for sums, weights in ((seen, values > 0), (total, values), (squares, values**2)):
+                sums += np.bincount(block.indices, weights=weights, minlength=n_genes)
+    mean = total / n_cells
+    spread = np.sqrt(np.maximum(squares / n_cells - mean**2, 0))
+    varies = spread > 1e-6 * mean
+    expressed = varies & (seen >= EXPRESSED_SHARE * n_cells)
+    genes = np.flatnonzero(expressed if expressed.any() else varies)
+    if len(genes) == 0:
+        return [np.zeros((part.shape[0], 1), np.float32) for part in parts]
+    scaled = [(as_dense(part[:, genes]) - mean[genes]) / spread[genes] for part in parts]
+    return [np.clip(part, -OUTLIER, OUTLIER).astype(np.float32) for part in scaled]
 
 
 def _by_gram(parts: Sequence[Matrix], k: int) -> Floats:

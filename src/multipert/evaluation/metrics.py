@@ -195,11 +195,7 @@ STUDY: tuple[str, ...] = (
 )
 def edist(comparison: Comparison) -> float:
     """``2 E|x-y| - E|x-x'| - E|y-y'|``, Euclidean, self-pairs left out."""
-    return (
-        2 * comparison.mean_distance("truth", "predicted")
-        - comparison.mean_distance("truth", "truth")
-        - comparison.mean_distance("predicted", "predicted")
-    )
+    return _energy(comparison, scaled=False)
 
 
 @metric(
@@ -231,6 +227,33 @@ def edist_vs_control(comparison: Comparison) -> float:
 def mmd_rbf(comparison: Comparison) -> float:
     """See ``distances.kernel_discrepancy``."""
     cells = comparison.components
+    return distances.kernel_discrepancy(cells["truth"], cells["predicted"], seed=comparison.seed)
+
+
+@metric(
+    better="low",
+    range=(-inf, inf),
+    meaning="edist with every expressed gene on one scale: prefers the right population to the right few genes",
+    source="edist; scaled as scanpy.pp.scale(max_value=10)",
+    space="components",
+    shares_control=True,
+)
+def edist_scaled(comparison: Comparison) -> float:
+    """``edist`` in the components of genes in units of their standard deviation, cut at 10; see ``standardised``."""
+    return _energy(comparison, scaled=True)
+
+
+@metric(
+    better="low",
+    range=(-2, 2),
+    meaning="mmd_rbf with every expressed gene on one scale",
+    source="mmd_rbf; scaled as scanpy.pp.scale(max_value=10)",
+    space="components",
+    shares_control=True,
+)
+def mmd_rbf_scaled(comparison: Comparison) -> float:
+    """``mmd_rbf`` in those components."""
+    cells = comparison.scaled_components
     return distances.kernel_discrepancy(cells["truth"], cells["predicted"], seed=comparison.seed)
 
 
@@ -469,6 +492,12 @@ def _r2_of_top(comparison: Comparison, n: int) -> float:
     top = comparison.top_genes(n)
     true, predicted = comparison.resampled_means
     return float(np.mean(_correlation(true[top], predicted[top]) ** 2))
+
+
+def _energy(comparison: Comparison, *, scaled: bool) -> float:
+    between = comparison.mean_distance("truth", "predicted", scaled=scaled)
+    within = [comparison.mean_distance(role, role, scaled=scaled) for role in ("truth", "predicted")]
+    return 2 * between - sum(within)
 
 
 def _correlation(first: Floats, second: Floats) -> Floats:

@@ -23,7 +23,7 @@ from multipert.data.scored_cells import (
     check_same_scale,
     read_scored_cells,
 )
-from multipert.evaluation.components import principal_components
+from multipert.evaluation.components import principal_components, standardised
 from multipert.evaluation.distances import mean_distance
 from multipert.evaluation.ranking import order_by_score, welch_scores, wilcoxon_scores
 
@@ -144,8 +144,8 @@ class Comparison:
     seed
         Seeds the random draws of estimates for large populations.
     coordinates
-        Gives the coordinates of control, true and predicted cells in one space, each (cells, components); by default
-        in the principal components of all three.
+        Gives the coordinates of control, true and predicted cells in one space, each (cells, components), of scaled
+        genes or of genes as they are; by default in the principal components of all three.
     predicted_control
         The control cells that predicted cells are set against, where they are not those of the true cells.
     parts
@@ -158,10 +158,10 @@ class Comparison:
     predicted: Population
     genes: pd.Index[str]
     seed: int = 0
-    coordinates: Callable[[], tuple[Floats, ...]] | None = None
+    coordinates: Callable[[bool], tuple[Floats, ...]] | None = None
     predicted_control: Population | None = None
     parts: tuple[Comparison, ...] | None = None
-    _distances: dict[tuple[Role, Role], float] = field(default_factory=dict, init=False, repr=False)
+    _distances: dict[tuple[Role, Role, bool], float] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n_cells(self) -> int:
@@ -198,10 +198,19 @@ class Comparison:
     @cached_property
     def components(self) -> dict[Role, Floats]:
         """Coordinates of the cells by role, each (cells, components)."""
+        return self._components(scaled=False)
+
+    @cached_property
+    def scaled_components(self) -> dict[Role, Floats]:
+        """The same with every gene on one scale; see ``standardised``."""
+        return self._components(scaled=True)
+
+    def _components(self, *, scaled: bool) -> dict[Role, Floats]:
         if self.coordinates is not None:
-            control, truth, predicted = self.coordinates()
+            control, truth, predicted = self.coordinates(scaled)
         else:
-            control, truth, predicted = principal_components([self.control.X, self.truth.X, self.predicted.X])
+            cells = [self.control.X, self.truth.X, self.predicted.X]
+            control, truth, predicted = principal_components(standardised(cells, cells[:2]) if scaled else cells)
         return {"control": control, "truth": truth, "predicted": predicted}
 
     @cached_property
@@ -210,12 +219,13 @@ class Comparison:
         cells = np.concatenate(list(self.components.values()))
         return float(np.sqrt(np.mean(np.sum(cells**2, axis=1))))
 
-    def mean_distance(self, first: Role, second: Role) -> float:
+    def mean_distance(self, first: Role, second: Role, *, scaled: bool = False) -> float:
         """Mean Euclidean distance in the components; of one role with itself, over pairs of distinct cells."""
-        if (first, second) not in self._distances:
-            X, Y = self.components[first], self.components[second]
-            self._distances[first, second] = mean_distance(X) if first == second else mean_distance(X, Y)
-        return self._distances[first, second]
+        if (first, second, scaled) not in self._distances:
+            cells = self.scaled_components if scaled else self.components
+            X, Y = cells[first], cells[second]
+            self._distances[first, second, scaled] = mean_distance(X) if first == second else mean_distance(X, Y)
+        return self._distances[first, second, scaled]
 
     @cached_property
     def welch_truth(self) -> Floats:

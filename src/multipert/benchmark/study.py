@@ -1,20 +1,18 @@
 """A study file: which data, models, seeds and metrics; read with every mistake named by its line."""
 
 import inspect
-import math
 import re
 import tomllib
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import UnionType
 from typing import Any, Literal
 
 from multipert.benchmark.toml_lines import line_of
+from multipert.benchmark.toml_table import Table, is_kind, shown
 from multipert.data import DATASETS, Keys, check_world, dataset, did_you_mean, locate, preprocess, simulate
 from multipert.errors import InputError
 from multipert.evaluation import METRICS, PROFILES
@@ -149,7 +147,7 @@ def read_study(path: str | Path) -> Study:
     """
     path = Path(path)
     text = _read(path)
-    file = _Table(_parse(path, text), (), partial(_where, path, text))
+    file = Table(_parse(path, text), (), partial(_where, path, text))
     file.check(_STUDY, "a study")
     return Study(
         title=file.values.get("title", path.stem),
@@ -194,58 +192,9 @@ def _arguments(function: Any) -> dict[str, Any]:
 
 _SIMULATE: Mapping[str, Any] = _arguments(simulate)
 _PREPROCESS: Mapping[str, Any] = {**_arguments(preprocess), "choose_on": Literal["training", "all"]}
-_LEAST = {"seed": 0, "min_counts": 0, "min_genes": 0, "min_cells": 0, "n_top_genes": 1}
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A table of the file.
-
-    Attributes
-    ----------
-    values
-        What it holds.
-    place
-        The keys and indices that lead to it.
-    where
-        Names the file and the line of a place.
-    """
-
-    values: Mapping[str, Any]
-    place: tuple[str | int, ...]
-    where: Callable[..., str]
-
-    def error(self, sentence: object, *place: str | int) -> InputError:
-        """An error about a value of this table, or about the table."""
-        return InputError(f"{self.where(*self.place, *place)}: {sentence}")
-
-    @contextmanager
-    def blame(self, *place: str | int) -> Iterator[None]:
-        """Say of whatever the block finds wrong that it stands in this place."""
-        try:
-            yield
-        except InputError as error:
-            raise self.error(error, *place) from None
-
-    def check(self, kinds: Mapping[str, Any], what: str) -> None:
-        """Refuse keys that ``what`` does not have, and values of another kind, empty, too low or said twice."""
-        for key, value in self.values.items():
-            if key not in kinds:
-                raise self.error(f"{what} has no key {key!r}; {did_you_mean(key, kinds)}", key)
-            if value in ("", []):
-                raise self.error(f"{key} is empty: leave it out, or give it something", key)
-            if not _is(kinds[key], value):
-                raise self.error(f"{key} takes {_describe(kinds[key])}, not {_shown(value)}", key)
-            if key in _LEAST and value < _LEAST[key]:
-                raise self.error(f"{key} must be {_LEAST[key]} or more, not {value}", key)
-            for index, one in enumerate(value if typing.get_origin(kinds[key]) is Sequence else ()):
-                if one == "":
-                    raise self.error(f"{key} has an empty text: leave it out", key, index)
-                if not isinstance(one, dict) and one in value[:index]:
-                    raise self.error(f"{key} has {_shown(one)} twice: leave one out", key, index)
-
-
-def _seeds(file: _Table) -> tuple[int, ...]:
+def _seeds(file: Table) -> tuple[int, ...]:
     seeds = file.values.get("seeds", [1])
     if len(seeds) > MOST_SEEDS:
         raise file.error(f"{len(seeds):,} seeds are more than anybody waits for: give {MOST_SEEDS:,} or fewer", "seeds")
@@ -255,7 +204,7 @@ def _seeds(file: _Table) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _metrics(file: _Table) -> tuple[str, ...]:
+def _metrics(file: Table) -> tuple[str, ...]:
     name = file.values.get("profile", "default")
     if name not in PROFILES:
         raise file.error(f"there is no profile {name!r}; {did_you_mean(name, PROFILES)}", "profile")
@@ -274,7 +223,7 @@ def _metrics(file: _Table) -> tuple[str, ...]:
     return tuple(metrics)
 
 
-def _models(file: _Table) -> tuple[StudyModel, ...]:
+def _models(file: Table) -> tuple[StudyModel, ...]:
     entries = file.values.get("models")
     if entries is None:
         raise file.error('there are no models: name some, such as models = ["mtae", "no-change"]')
@@ -285,17 +234,17 @@ def _models(file: _Table) -> tuple[StudyModel, ...]:
     times = Counter(str(values.get("name")) for values in tables)
     models: list[StudyModel] = []
     for index, values in enumerate(tables):
-        model = _model(_Table(values, ("models", index), file.where), preset, times)
+        model = _model(Table(values, ("models", index), file.where), preset, times)
         if model.label in (one.label for one in models):
             raise file.error(f"two models are called {model.label!r}: give this one another label", "models", index)
         models.append(model)
     return tuple(models)
 
 
-def _model(table: _Table, preset: str, times: Mapping[str, int]) -> StudyModel:
+def _model(table: Table, preset: str, times: Mapping[str, int]) -> StudyModel:
     named = {key: value for key, value in table.values.items() if key in _MODEL}
     changes = {key: value for key, value in table.values.items() if key not in _MODEL}
-    _Table(named, table.place, table.where).check(_MODEL, "a model")
+    Table(named, table.place, table.where).check(_MODEL, "a model")
     if "name" not in named:
         raise table.error('a model needs the name of one, such as name = "mtae"')
     if "seed" in changes or "seeds" in changes:
@@ -304,8 +253,8 @@ def _model(table: _Table, preset: str, times: Mapping[str, int]) -> StudyModel:
     with table.blame():
         create(name, preset=preset)
     for key, value in changes.items():
-        if not _is(_PARAMETER, value):
-            raise table.error(f"{key} takes a number, a text, true, false or numbers, not {_shown(value)}", key)
+        if not is_kind(_PARAMETER, value):
+            raise table.error(f"{key} takes a number, a text, true, false or numbers, not {shown(value)}", key)
         with table.blame(key):
             create(name, preset=preset, **{key: value})
     label = named.get("label", name if times[name] == 1 else f"{name} ({preset})")
@@ -314,13 +263,13 @@ def _model(table: _Table, preset: str, times: Mapping[str, int]) -> StudyModel:
     return StudyModel(label, name, preset, changes)
 
 
-def _datasets(file: _Table, folder: Path) -> tuple[StudyDataset, ...]:
+def _datasets(file: Table, folder: Path) -> tuple[StudyDataset, ...]:
     entries = file.values.get("datasets")
     if entries is None:
         raise file.error("there are no data sets: name one under [[datasets]]")
     datasets: list[StudyDataset] = []
     for index, values in enumerate(entries):
-        table = _Table(values, ("datasets", index), file.where)
+        table = Table(values, ("datasets", index), file.where)
         dataset = _dataset(table, folder)
         if dataset.name in (one.name for one in datasets):
             raise table.error(f"two data sets are called {dataset.name!r}: give this one another name", "name")
@@ -328,7 +277,7 @@ def _datasets(file: _Table, folder: Path) -> tuple[StudyDataset, ...]:
     return tuple(datasets)
 
 
-def _dataset(table: _Table, folder: Path) -> StudyDataset:
+def _dataset(table: Table, folder: Path) -> StudyDataset:
     values = table.values
     if "name" not in values:
         raise table.error('a data set needs a name, such as name = "mine"')
@@ -351,14 +300,14 @@ def _dataset(table: _Table, folder: Path) -> StudyDataset:
     )
 
 
-def _from_catalogue(table: _Table, name: str) -> StudyDataset:
+def _from_catalogue(table: Table, name: str) -> StudyDataset:
     entry = dataset(name)
     with table.blame("name"):
         path = locate(name).resolve()
     return _read_from(table, path, entry.title, asdict(entry.keys), entry.preprocessing, entry.published)
 
 
-def _from_file(table: _Table, folder: Path) -> StudyDataset:
+def _from_file(table: Table, folder: Path) -> StudyDataset:
     try:
         path = (folder / Path(table.values["path"]).expanduser()).resolve()
     except (ValueError, RuntimeError, OSError) as error:  # a null character, a user that is not there, a name too long
@@ -369,7 +318,7 @@ def _from_file(table: _Table, folder: Path) -> StudyDataset:
 
 
 def _read_from(
-    table: _Table,
+    table: Table,
     path: Path,
     source: str,
     keys: Mapping[str, Any],
@@ -377,7 +326,7 @@ def _read_from(
     published: str | None,
 ) -> StudyDataset:
     """A data set of a file; ``keys`` and ``preprocessing`` stand where the study says nothing else."""
-    own = _Table(table.values.get("preprocess", {}), (*table.place, "preprocess"), table.where)
+    own = Table(table.values.get("preprocess", {}), (*table.place, "preprocess"), table.where)
     own.check(_PREPROCESS, "preprocess")
     if preprocessing is not None or "preprocess" in table.values:
         preprocessing = {"choose_on": "training", **(preprocessing or {}), **own.values}
@@ -399,8 +348,8 @@ def _read_from(
     )
 
 
-def _simulated(table: _Table) -> StudyDataset:
-    own = _Table(table.values["simulate"], (*table.place, "simulate"), table.where)
+def _simulated(table: Table) -> StudyDataset:
+    own = Table(table.values["simulate"], (*table.place, "simulate"), table.where)
     own.check(_SIMULATE, "simulate")
     # Names that others refer to go with each value, so that the value alone is blamed.
     names = {key: own.values[key] for key in ("contexts", "perturbations", "doses", "donors") if key in own.values}
@@ -422,7 +371,7 @@ def _simulated(table: _Table) -> StudyDataset:
     )
 
 
-def _scored(table: _Table) -> dict[str, Any]:
+def _scored(table: Table) -> dict[str, Any]:
     return {key: tuple(table.values[key]) if key in table.values else None for key in _SCORED}
 
 
@@ -451,41 +400,3 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 def _where(path: Path, text: str, *place: str | int) -> str:
     line = line_of(text, place)
     return str(path) if line is None else f"{path}, line {line}"
-
-
-def _is(kind: Any, value: Any) -> bool:
-    """Whether a value of TOML is of a kind."""
-    origin, of = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        return value in of
-    if origin in (UnionType, typing.Union):
-        return any(_is(one, value) for one in of)
-    if origin is tuple:
-        return isinstance(value, list) and len(value) == len(of) and all(map(_is, of, value))
-    if origin is Sequence:
-        return isinstance(value, list) and all(_is(of[0], one) for one in value)
-    if kind in (int, float):
-        allowed = int if kind is int else int | float
-        return isinstance(value, allowed) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, origin or kind)
-
-
-def _describe(kind: Any) -> str:
-    origin, of = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        return " or ".join(map(repr, of))
-    if origin in (UnionType, typing.Union):
-        return " or ".join(_describe(one) for one in of if one is not type(None))
-    if origin is tuple:
-        return "a list of " + " and ".join(map(_describe, of))
-    if origin is Sequence and typing.get_origin(of[0]) is Mapping:
-        return "tables, each under a header in double brackets"
-    if origin is Sequence:
-        return f"a list, each {_describe(of[0])}"
-    return {int: "a whole number", float: "a number", str: "a text in quotes", Mapping: "a table"}[origin or kind]
-
-
-def _shown(value: Any) -> str:
-    """A value as the file may have it, short."""
-    shown = str(value).lower() if isinstance(value, bool) else repr(value)
-    return shown if len(shown) <= 40 else f"{shown[:37]}..."

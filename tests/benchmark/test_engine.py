@@ -82,7 +82,7 @@ def test_tables_hold_a_row_for_each_trial_and_perturbation(undisturbed: Path) ->
 
 def test_the_summary_is_the_mean_of_the_rows_beside_floor_and_ceiling(undisturbed: Path) -> None:
     rows, summary = (pd.read_csv(undisturbed / name) for name in ("results.csv", "summary.csv"))
-    assert list(summary["label"]) == ["mtae", "mtvae", "mean-shift", "floor", "ceiling"]
+    assert list(summary["label"]) == ["mtae", "mtvae", "mean-shift", "floor", "mean_response", "ceiling"]
     mtae = summary.set_index("label").loc["mtae"]
     of_mtae = rows[rows["label"] == "mtae"]
     assert mtae["edist"] == pytest.approx(of_mtae["edist"].mean())
@@ -125,7 +125,14 @@ def test_a_failing_trial_is_recorded_and_the_others_go_on(run: Run, tmp_path: Pa
     assert failed[0].error.startswith("InputError:")
     assert "cannot fill a batch of 5000" in failed[0].error
     summary = results.summary.set_index("label")
-    assert summary["failed"].to_dict() == {"mtae": 0, "mtvae": 6, "mean-shift": 0, "floor": 0, "ceiling": 0}
+    assert summary["failed"].to_dict() == {
+        "mtae": 0,
+        "mtvae": 6,
+        "mean-shift": 0,
+        "floor": 0,
+        "mean_response": 0,
+        "ceiling": 0,
+    }
     assert list(summary.index[summary["edist"].isna()]) == ["mtvae"]
 
     times = {path.name: path.stat().st_mtime_ns for path in out.glob("trials/*.json")}

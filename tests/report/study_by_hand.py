@@ -216,6 +216,10 @@ def _reference(data: DatasetCard, context: str, metrics: Sequence[str], rng: Any
             "floor": _scored(data, 0.0, 0.0, metrics, rng),
             "ceiling": _scored(data, 1.0, 0.0, metrics, rng),
         },
+        calibration={
+            "drf": {name: dict.fromkeys(metrics, 0.8) for name in data.perturbations},
+            "wins": {name: dict.fromkeys(metrics, 1.0) for name in data.perturbations},
+        },
         n_cells=dict.fromkeys(data.conditions, 120),
         genes=GENES,
         profiles=_profiles(data, share, rng),

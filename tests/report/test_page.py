@@ -100,7 +100,7 @@ def test_the_leaderboard_is_sorted_and_says_how_far_each_came(both: ReadPage) ->
     assert [head.split()[0] for head in heads[:3]] == ["model", "edist", "normalised"]
     shares = [cells[1] for cells in rows(body).values()]
     assert shares[4] == "0%"
-    assert shares[5].startswith("▼ worse than doing nothing: \u2212")
+    assert shares[5].startswith("▼ worse than the better floor: \u2212")
     assert 80 < float(shares[0].rstrip("%")) < 92
     assert rows(foot)["ceiling"][:2] == ["\u22120.04", "100%"]
     assert "± 0." in rows(body)["mtae-adv"][0]
@@ -157,7 +157,7 @@ def test_the_heat_map_has_a_cell_for_each_model_and_context(both: ReadPage) -> N
     found = table(both, "edist of every model in every held-out context of kang_subset")
     assert [read(head) for head in found.find("thead")[0].find("th")] == ["model", "B", "Dendritic", "NK", "mean"]
     body = found.find("tbody")[0]
-    assert all(cell.startswith("▼worse than doing nothing") for cell in rows(body)["scvidr"])
+    assert all(cell.startswith("▼worse than the better floor") for cell in rows(body)["scvidr"])
     assert rows(body)["no-change"] == ["5.50"] * 4
     for row in body.find("tr"):
         for cell in row.find("td"):
@@ -289,3 +289,15 @@ def test_a_dot_plot_tells_means_and_shares_of_cells() -> None:
     gene = summary.responding("stimulated", 1)[0]
     place = list(summary.references[0].genes).index(gene)
     assert f"B, true: {gene} {true.mean[place]:.2f} in {100 * true.fraction[place]:.0f}%" in said
+
+
+def test_a_metric_that_cannot_tell_says_so_and_has_no_best() -> None:
+    results = quick_study()
+    dull = {"drf": {"stimulated": {"degs": 0.01}}, "wins": {"stimulated": {"degs": 0.5}}}
+    references = {place: replace(one, calibration=dull) for place, one in results.references.items()}
+    found = table(ReadPage(study_page(replace(results, references=references))), "Leaderboard of kang_subset")
+    heads = {read(head).split()[0]: read(head) for head in found.find("thead")[0].find("th")}
+    assert "cannot tell here" in heads["degs"]
+    assert "cannot tell here" not in heads["edist"]
+    assert {cells[2].startswith("★") for cells in rows(found.find("tbody")[0]).values()} == {False}
+    assert any(cells[0].startswith("★") for cells in rows(found.find("tbody")[0]).values())

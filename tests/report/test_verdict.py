@@ -146,3 +146,29 @@ def test_without_an_effect_there_is_no_way_to_go() -> None:
 
 def test_without_the_judging_score_there_is_no_verdict() -> None:
     assert judged(spoilt(small(mtae=0.8), "mtae", edist=np.nan)).tone == "undecided"
+
+
+def with_references(results: StudyResults, **changes: object) -> StudyResults:
+    return replace(results, references={k: replace(v, **changes) for k, v in results.references.items()})  # type: ignore[arg-type]
+
+
+def test_the_better_floor_is_where_the_way_begins() -> None:
+    results = small(mtae=0.8)
+    bounds = next(iter(results.references.values())).bounds
+    half_way = {name: {**scores, "edist": 2.73} for name, scores in bounds["floor"].items()}
+    text = said(judged(with_references(results, bounds={**bounds, "mean_response": half_way})))
+    # From 2.73, half of the way from 5.5 to -0.04, a model at 0.8 of that way has done 0.6 of what was left.
+    assert "mtae goes 60% of the way from the mean response to the ceiling" in text
+    assert "no change 5.50; the mean response 2.73" in text
+
+
+def test_a_metric_that_cannot_tell_gives_no_verdict_and_has_no_part_in_counts() -> None:
+    results = small(mtae=0.8)
+    dull = {"drf": {"stimulated": {"mse": 0.05, "edist": 0.9}}, "wins": {"stimulated": {"mse": 1.0, "edist": 1.0}}}
+    assert "it beats no change on 15 of 15 and the mean shift on 20 of 20." in said(
+        judged(with_references(results, calibration=dull))
+    )
+    dull["wins"]["stimulated"]["edist"] = 0.0
+    one = judged(with_references(results, calibration=dull))
+    assert one.tone == "undecided"
+    assert "By edist, nothing can be said: it cannot tell here" in one.because

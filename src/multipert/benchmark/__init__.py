@@ -4,11 +4,12 @@ from multipert.benchmark.engine import run_study
 from multipert.benchmark.estimate import estimate_seconds
 from multipert.benchmark.plan import Plan, plan_study
 from multipert.benchmark.progress import duration
-from multipert.benchmark.results import StudyResults, is_benchmark, load_results, mean_scores, over_seeds
+from multipert.benchmark.results import BOUNDS, StudyResults, is_benchmark, load_results, mean_scores, over_seeds
 from multipert.benchmark.single import results_of_run
 from multipert.benchmark.study import Study, read_study
 
 __all__ = [
+    "BOUNDS",
     "Plan",
     "Study",
     "StudyResults",

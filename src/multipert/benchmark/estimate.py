@@ -18,8 +18,8 @@ from multipert.training import History
 CELLS_PER_GROUP = 25
 """Cells of each condition in each context that steps are measured on: with more of them a step costs the same."""
 
-SCORINGS_PER_REFERENCE = 6
-"""A floor, and a ceiling of five splits."""
+SCORINGS_PER_REFERENCE = 9
+"""Two floors, a ceiling of five splits, and two controls that say whether metrics can tell."""
 
 
 WARM_UP = 1

@@ -15,9 +15,10 @@ from anndata import AnnData
 from multipert.benchmark.profiles import Profile, profile
 from multipert.benchmark.records import Overview, Reference, Scores, TrialResult
 from multipert.data import PerturbationData, Split
-from multipert.evaluation import bounds, evaluate_many
+from multipert.errors import InputError
+from multipert.evaluation import bounds, calibrate, evaluate_many
 from multipert.evaluation.populations import Comparison, Population
-from multipert.models import Model
+from multipert.models import Model, create
 
 CURVE_ROWS = 100
 """Rows of a training curve that are kept."""
@@ -78,18 +79,32 @@ class HeldOutCells:
             metrics,
         )
 
-    def reference(self) -> Reference:
-        """Measure what they say of themselves: the bounds of every score, and what they look like."""
-        table = bounds(control=self.control, truth=self.truth, metrics=self.metrics)
+    def reference(self, data: PerturbationData, split: Split) -> Reference:
+        """Measure what they say of themselves: the bounds of every score, which metrics can tell, and their looks.
+
+        The mean response, a bound, is learnt from what ``split`` leaves of ``data`` to training.
+        """
+        mean_response = self._mean_response(data, split)
+        table = bounds(control=self.control, truth=self.truth, mean_response=mean_response, metrics=self.metrics)
+        calibration = calibrate(control=self.control, truth=self.truth, metrics=self.metrics)
         cells = {self.control_label: self.control, **self.truth}
         return Reference(
             self.dataset,
             self.context,
             {str(bound): _scores(table[bound].unstack("metric")) for bound in table},
+            {str(column): _scores(calibration[column].unstack("metric")) for column in ("drf", "wins")},
             {condition: found.n_obs for condition, found in cells.items()},
             [str(gene) for gene in self.control.var_names],
             {condition: profile(Population(found.X), len(cells)) for condition, found in cells.items()},
         )
+
+    def _mean_response(self, data: PerturbationData, split: Split) -> dict[str, AnnData] | None:
+        """Control cells moved by the mean shift of the training contexts; none where they lack a perturbation."""
+        try:
+            model = create("mean-shift").fit(data, split)
+            return {name: model.predict(self.control, name) for name in self.truth}
+        except InputError:
+            return None
 
     def test(self, model: Model, label: str) -> TrialResult:
         """Let a fitted model predict every perturbation from the control cells, and score it."""

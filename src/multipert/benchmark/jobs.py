@@ -110,7 +110,8 @@ class ReferenceJob(HeldOutJob):
 
     def run(self) -> Reference:
         """Score halves of the true cells against each other, and control cells against them."""
-        return self.cells().reference()
+        data = self.data()
+        return self.cells().reference(data, leave_context_out(data, self.held_out))
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,10 @@ class Reference:
     dataset, held_out
         Which.
     bounds
-        By name (``floor``, ``ceiling``): the score of every perturbation and metric.
+        By name (``floor``, ``mean_response``, ``ceiling``): the score of every perturbation and metric.
+    calibration
+        Whether metrics can tell: ``drf``, the dynamic range of every perturbation and metric, and ``wins``, whether a
+        replicate beats a guess (1) or not (0).
     n_cells
         Cells by condition, control among them.
     genes
@@ -183,6 +186,7 @@ class Reference:
     dataset: str
     held_out: str
     bounds: Mapping[str, Scores]
+    calibration: Mapping[str, Scores]
     n_cells: Mapping[str, int]
     genes: Sequence[str]
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False, repr=False)

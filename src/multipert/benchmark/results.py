@@ -21,7 +21,7 @@ PLAN = "plan.json"
 FORMAT = 2
 """Version of the directory's layout; a reader refuses any other."""
 
-BOUNDS = ("floor", "ceiling")
+BOUNDS = ("floor", "mean_response", "ceiling")
 """Rows of the summary that no model made."""
 
 COSTS = ("seconds_fit", "seconds_predict", "peak_memory_mb", "n_parameters", "steps")
@@ -102,7 +102,7 @@ class StudyResults:
 
     @cached_property
     def bounds(self) -> pd.DataFrame:
-        """A row for each bound (floor, ceiling), held-out context and perturbation that was measured."""
+        """A row for each bound (floor, mean response, ceiling), held-out context and perturbation that was measured."""
         rows = [
             {"dataset": one.dataset, "label": bound, "held_out": one.held_out, "perturbation": perturbation, **scores}
             for one in self.references.values()
@@ -113,8 +113,21 @@ class StudyResults:
         return table.astype(dict.fromkeys(self.metrics, np.float64))
 
     @cached_property
+    def calibration(self) -> pd.DataFrame:
+        """Whether metrics can tell: rows by data set, held-out context, perturbation and metric; ``drf``, ``wins``."""
+        rows = [
+            {"dataset": one.dataset, "held_out": one.held_out, "perturbation": name, "metric": metric, "drf": value}
+            | {"wins": one.calibration["wins"][name][metric]}
+            for one in self.references.values()
+            for name, scores in one.calibration.get("drf", {}).items()
+            for metric, value in scores.items()
+        ]
+        index = ["dataset", "held_out", "perturbation", "metric"]
+        return pd.DataFrame(rows, columns=[*index, "drf", "wins"]).set_index(index)
+
+    @cached_property
     def summary(self) -> pd.DataFrame:
-        """A row for each data set and model, floor and ceiling among them.
+        """A row for each data set and model, the bounds among them.
 
         Metrics are means as :func:`mean_scores` makes them; ``<metric>_sd`` is the standard deviation over seeds of
         their means, NaN for a single one. ``peak_memory_mb`` is the highest, other costs are means.

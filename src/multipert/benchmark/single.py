@@ -78,7 +78,7 @@ def results_of_run(
         versions=versions(),
         planned=len(trials),
         trials=trials,
-        references={(name, held_out): cells.reference()},
+        references={(name, held_out): cells.reference(data, split)},
         overviews={name: overview(data, name)},
     )
 

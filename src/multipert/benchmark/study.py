@@ -21,7 +21,7 @@ from multipert.models import create, preset_names
 MOST_SEEDS = 1000
 """Seeds that a study may have."""
 
-RESERVED = ("floor", "ceiling")
+RESERVED = ("floor", "mean_response", "ceiling")
 """Rows of a summary that no model may be called like."""
 
 

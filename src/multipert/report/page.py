@@ -120,9 +120,12 @@ def _sentence(summary: DatasetSummary) -> str:
 
 
 def _caveats(summary: DatasetSummary) -> list[str]:
-    """What must be said beside the scores of a metric, each once."""
-    notes = [(metric, note) for trial in summary.trials for metric, note in trial.notes.items() if note]
-    return [f"{metric}: {note}" for metric, note in dict.fromkeys(notes)]
+    """What must be said beside the scores of metrics, each once."""
+    noted: dict[str, dict[str, None]] = {}
+    for trial in summary.trials:
+        for metric, note in trial.notes.items():
+            noted.setdefault(note, {})[metric] = None
+    return [f"{', '.join(metrics)}: {note}" for note, metrics in noted.items() if note]
 
 
 def _failures(failed: Sequence[TrialResult]) -> list[Failure]:

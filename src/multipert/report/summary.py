@@ -7,11 +7,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from multipert.benchmark import StudyResults, mean_scores, over_seeds
+from multipert.benchmark import BOUNDS, StudyResults, mean_scores, over_seeds
 from multipert.benchmark.records import DatasetCard, ModelCard, Overview, Reference, TrialResult
-from multipert.evaluation import METRICS, between_bounds
+from multipert.evaluation import METRICS, between_bounds, summarise
 
-FLOOR, CEILING = "floor", "ceiling"
+FLOOR, MEAN_RESPONSE, CEILING = BOUNDS
 NO_CHANGE = "no-change"
 """The model whose scores are the floor."""
 BASELINE = "baseline"
@@ -63,6 +63,20 @@ class DatasetSummary:
         return JUDGE if JUDGE in self.metrics else self.metrics[0]
 
     @cached_property
+    def cannot_tell(self) -> dict[str, str]:
+        """Metrics that cannot tell a replicate from a guess on these cells, and why."""
+        table = self.results.calibration
+        here = table[table.index.get_level_values("dataset") == self.card.name]
+        return {str(metric): str(note) for metric, note in summarise(here)["note"].items() if note}
+
+    @cached_property
+    def better_floor(self) -> str:
+        """The bound that normalised scores start from, by the judging metric: no change, or the mean response."""
+        short = METRICS[self.metric].shortfall
+        mean_response = short(np.array(self.mean(MEAN_RESPONSE)))
+        return MEAN_RESPONSE if mean_response < self.shortfall(FLOOR) else FLOOR
+
+    @cached_property
     def overview(self) -> Overview | None:
         """Its counts and its map; none where they have not been made."""
         return self.results.overviews.get(self.card.name)
@@ -75,14 +89,14 @@ class DatasetSummary:
 
     @cached_property
     def means(self) -> pd.DataFrame:
-        """Rows by label, then floor and ceiling; columns by metric."""
-        return self._summary.loc[[*self.models, FLOOR, CEILING], self.metrics].astype(np.float64)
+        """Rows by label, then the bounds; columns by metric."""
+        return self._summary.loc[[*self.models, *BOUNDS], self.metrics].astype(np.float64)
 
     @cached_property
     def spread(self) -> pd.DataFrame:
         """Standard deviation of the means over seeds, NaN where there is one seed."""
         columns = [f"{metric}_sd" for metric in self.metrics]
-        table = self._summary.loc[[*self.models, FLOOR, CEILING], columns].astype(np.float64)
+        table = self._summary.loc[[*self.models, *BOUNDS], columns].astype(np.float64)
         return table.set_axis(self.metrics, axis=1)
 
     def mean(self, label: str, metric: str | None = None) -> float:
@@ -170,7 +184,7 @@ class DatasetSummary:
 
     @cached_property
     def bounds(self) -> pd.DataFrame:
-        """Rows by bound (floor, ceiling), held-out context and perturbation; columns by metric."""
+        """Rows by bound, held-out context and perturbation; columns by metric."""
         rows = self.results.bounds
         here = rows[rows["dataset"] == self.card.name].drop(columns="dataset")
         return here.set_index(["label", "held_out", "perturbation"])[self.metrics]
@@ -181,13 +195,13 @@ class DatasetSummary:
         Returns
         -------
         pandas.DataFrame
-            Rows in the data set's order; columns by label, then floor and ceiling. NaN where nothing was measured.
+            Rows in the data set's order; columns by label, then the bounds. NaN where nothing was measured.
         """
         order = self.card.held_out if level == "held_out" else self.card.perturbations
         models = mean_scores(self.scores[[metric]], ["label", level])
         bounds = self.bounds[[metric]].groupby(level=["label", level]).mean()
         table = pd.concat([models, bounds])[metric].unstack("label")
-        wide: pd.DataFrame = table.reindex(index=list(order), columns=[*self.models, FLOOR, CEILING])
+        wide: pd.DataFrame = table.reindex(index=list(order), columns=[*self.models, *BOUNDS])
         return wide
 
     def by_metric(self, level: str) -> dict[str, pd.DataFrame]:
@@ -205,11 +219,11 @@ class DatasetSummary:
         return {label: card.family for label, card in self.models.items()}
 
     def normalise(self, table: pd.DataFrame, metric: str) -> pd.DataFrame:
-        """Normalised scores (0 at the floor, 1 at the ceiling) of a table like those of ``by``; no bounds."""
+        """Normalised scores (0 at the better floor, 1 at the ceiling) of a table like those of ``by``; no bounds."""
         scores = table[list(self.models)].to_numpy()
-        floor, ceiling = (np.repeat(table[bound].to_numpy(), scores.shape[1]) for bound in (FLOOR, CEILING))
+        bounds = {bound: np.repeat(table[bound].to_numpy(), scores.shape[1]) for bound in BOUNDS}
         index = pd.Index([metric] * scores.size, name="metric")
-        read = between_bounds(pd.DataFrame({"score": scores.ravel(), "floor": floor, "ceiling": ceiling}, index=index))
+        read = between_bounds(pd.DataFrame({"score": scores.ravel(), **bounds}, index=index))
         return pd.DataFrame(read["normalised"].to_numpy().reshape(scores.shape), table.index, list(self.models))
 
     def worse_than_nothing(self, label: str) -> list[str]:

@@ -8,10 +8,11 @@ import pandas as pd
 
 from multipert.evaluation import METRICS, STUDY, Metric
 from multipert.report.numbers import ARROWS, BETTER, DASH, number, shared_decimals
-from multipert.report.summary import CEILING, FLOOR, ROUNDING, DatasetSummary
+from multipert.report.summary import CEILING, FLOOR, MEAN_RESPONSE, ROUNDING, DatasetSummary
 
 BOUND_NOTES = {
     FLOOR: "no change: the control cells as they are",
+    MEAN_RESPONSE: "what other contexts do on average",
     CEILING: "half the true cells for the other half",
 }
 
@@ -24,19 +25,20 @@ PERTURBATIONS_SHOWN = 24
 
 @dataclass(frozen=True)
 class Column:
-    """A metric at the head of a column; ``first`` is the order a first click sorts in."""
+    """A metric at the head of a column: the order a first click sorts in, and why it says nothing on these cells."""
 
     name: str
     arrow: str
     better: str
     meaning: str
     first: str
+    cannot_tell: str
 
     @classmethod
-    def of(cls, metric: Metric) -> "Column":
+    def of(cls, metric: Metric, cannot_tell: str = "") -> "Column":
         """The head of a metric's column."""
         first = "descending" if metric.better == "high" else "ascending"
-        return cls(metric.name, ARROWS[metric.better], BETTER[metric.better], metric.meaning, first)
+        return cls(metric.name, ARROWS[metric.better], BETTER[metric.better], metric.meaning, first, cannot_tell)
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def heat_map(summary: DatasetSummary, metric: str, level: str, columns: Sequence
     decimals = shared_decimals(table.to_numpy().ravel())
     whole = [label for label in summary.models if label not in summary.incomplete]
     short = pd.DataFrame(METRICS[metric].shortfall(table[whole].to_numpy()), table.index, whole)
-    best = short.min(axis=1).where(short.nunique(axis=1) > 1)
+    best = short.min(axis=1).where((short.nunique(axis=1) > 1) & (metric not in summary.cannot_tell))
     return HeatMap(
         caption,
         metric,
@@ -178,7 +180,7 @@ def heat_map(summary: DatasetSummary, metric: str, level: str, columns: Sequence
             )
             for label in summary.ranking
         ],
-        [(bound, [number(value, decimals) for value in table[bound]]) for bound in (FLOOR, CEILING)],
+        [(bound.replace("_", " "), [number(value, decimals) for value in table[bound]]) for bound in _bounds(summary)],
     )
 
 
@@ -187,21 +189,27 @@ def leaderboard(summary: DatasetSummary, metrics: Sequence[str], caption: str, *
     cells = {metric: _cells(summary, METRICS[metric]) for metric in metrics}
 
     def entry(name: str, family: str, note: str, score: float) -> Entry:
-        scores = [cells[metric][name] for metric in metrics]
-        return Entry(name, family, note, normalised(score) if judged else None, scores)
+        scores, shown = [cells[metric][name] for metric in metrics], normalised(score) if judged else None
+        return Entry(name.replace("_", " ") if name in BOUND_NOTES else name, family, note, shown, scores)
 
+    bounds, at = _bounds(summary), {summary.better_floor: 0.0, CEILING: 1.0}
     missing = (cell.missing for column in cells.values() for cell in column.values() if cell.missing)
     return Leaderboard(
         caption,
-        [Column.of(METRICS[metric]) for metric in metrics],
+        [Column.of(METRICS[metric], summary.cannot_tell.get(metric, "")) for metric in metrics],
         0 if judged else None,
         [
             entry(label, summary.models[label].family, _note(summary, label), summary.normalised[label])
             for label in summary.ranking
         ],
-        [entry(bound, "", BOUND_NOTES[bound], score) for bound, score in ((FLOOR, 0.0), (CEILING, 1.0))],
+        [entry(bound, "", BOUND_NOTES[bound], at.get(bound, np.nan)) for bound in bounds],
         list(dict.fromkeys(missing)),
     )
+
+
+def _bounds(summary: DatasetSummary) -> list[str]:
+    """The bounds that were measured: there is no mean response where nothing is learnt from other contexts."""
+    return [bound for bound in BOUND_NOTES if bound != MEAN_RESPONSE or np.isfinite(summary.mean(bound))]
 
 
 def _cells(summary: DatasetSummary, metric: Metric) -> dict[str, Cell]:
@@ -209,7 +217,8 @@ def _cells(summary: DatasetSummary, metric: Metric) -> dict[str, Cell]:
     means = {str(label): float(mean) for label, mean in summary.means[metric.name].items()}
     short = {label: float(metric.shortfall(np.array(mean))) for label, mean in means.items()}
     rivals = [short[label] for label in summary.models if label not in summary.incomplete and np.isfinite(means[label])]
-    best = min(rivals) if len(set(rivals)) > 1 else np.nan  # where all score the same, none is the best
+    # Where all score the same, or the metric cannot tell, none is the best.
+    best = min(rivals) if len(set(rivals)) > 1 and metric.name not in summary.cannot_tell else np.nan
     decimals = shared_decimals(means.values())
 
     def cell(label: str, mean: float) -> Cell:

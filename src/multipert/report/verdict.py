@@ -9,10 +9,11 @@ import pandas as pd
 
 from multipert.evaluation import METRICS
 from multipert.report.numbers import BETTER, number, shared_decimals
-from multipert.report.summary import BASELINE, CEILING, FLOOR, NO_CHANGE, DatasetSummary
+from multipert.report.summary import BASELINE, CEILING, FLOOR, MEAN_RESPONSE, NO_CHANGE, DatasetSummary
 
 CALLED = {
     FLOOR: "no change",
+    MEAN_RESPONSE: "the mean response",
     NO_CHANGE: "no change",
     "mean-shift": "the mean shift",
     "nearest-context": "the nearest context's shift",
@@ -73,7 +74,8 @@ def verdict(summary: DatasetSummary) -> Verdict:
             (),
         )
     rival = next((label for label in summary.baselines if label != best), None)
-    duels = {name: duel(summary.means, best, name) for name in (FLOOR, rival) if name is not None}
+    means = summary.means.drop(columns=[metric for metric in summary.cannot_tell if metric in summary.means])
+    duels = {name: duel(means, best, name) for name in (FLOOR, rival) if name is not None}
     tone, answer, because = _judged(summary, best, rival, duels)
     return Verdict(
         summary.card.name,
@@ -101,6 +103,8 @@ def _judged(
     summary: DatasetSummary, best: str, rival: str | None, duels: Mapping[str, "pd.Series[int]"]
 ) -> tuple[Tone, str, str]:
     """Tone, answer and reason; where most metrics contradict the judging one, that comes first."""
+    if (why := summary.cannot_tell.get(summary.metric)) is not None:
+        return "undecided", "No verdict.", f"By {summary.metric}, nothing can be said: it {why}."
     decided = {name: int(result[summary.metric]) for name, result in duels.items() if summary.metric in result}
     tone, answer, because = _sentence(summary.models[best].family, decided, rival)
     doubts = [_called(name) for name, sign in decided.items() if sign * duels[name].sum() < 0]
@@ -165,6 +169,8 @@ def _numbers(summary: DatasetSummary, best: str, rival: str | None) -> str:
     if rival is not None:
         give.append(f"{_called(rival)}, the best simple baseline, {number(summary.mean(rival), decimals)}")
     give.append(f"no change {number(summary.mean(FLOOR), decimals)}")
+    if np.isfinite(summary.mean(MEAN_RESPONSE)):
+        give.append(f"the mean response {number(summary.mean(MEAN_RESPONSE), decimals)}")
     give.append(f"the ceiling {number(summary.mean(CEILING), decimals)}")
     return f"{metric.name} ({metric.meaning}; {BETTER[metric.better]}): {'; '.join(give)}."
 
@@ -193,14 +199,18 @@ def _way(summary: DatasetSummary, best: str, rival: str | None) -> str:
     share = summary.normalised[best]
     if not np.isfinite(share):
         return (
-            "By this metric the ceiling is no better than no change: true and control cells differ no more than two "
-            "halves of the true cells do, and there is no way to go."
+            f"By this metric the ceiling, one half of the cells predicting the other, is no better than "
+            f"{_called(summary.better_floor)}: there is no way to go."
         )
     if share <= 0:
-        return ""
+        floor = _called(summary.better_floor)
+        return (
+            f"By its normalised score, {number(100 * share, 0)}%, {floor} is nearer to the truth." if share < 0 else ""
+        )
     beside = summary.normalised[rival] if rival is not None else np.nan
     other = f", {_called(str(rival))} {number(100 * beside, 0)}%" if np.isfinite(beside) else ""
-    return f"{best} goes {number(100 * share, 0)}% of the way from no change to the ceiling{other}."
+    floor = _called(summary.better_floor)
+    return f"{best} goes {number(100 * share, 0)}% of the way from {floor} to the ceiling{other}."
 
 
 def _places(summary: DatasetSummary, best: str) -> str:

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from multipert.benchmark import BOUNDS
 from multipert.evaluation import METRICS
 from multipert.report.figures.panels import Group, Panel, Section
-from multipert.report.figures.style import COLOURS, PANEL, Floats, dose_axis, mark_of, nice, plain, short
+from multipert.report.figures.style import COLOURS, FAMILIES, PANEL, Floats, dose_axis, mark_of, nice, plain, short
 from multipert.report.numbers import ARROWS, number, shared_decimals
-from multipert.report.summary import CEILING, FLOOR, DatasetSummary
+from multipert.report.summary import BASELINE, CEILING, FLOOR, MEAN_RESPONSE, DatasetSummary
 from multipert.report.svg import INK, house_style
 
 PERTURBATIONS_DRAWN = 24
@@ -22,6 +23,11 @@ SERIES_DRAWN = 3
 """Series of doses that are drawn; of more, those that go farthest from control."""
 
 _LOG_FROM = 4.0  # ratios that span more than this factor are drawn on a logarithmic axis
+_BOUND_COLOURS = {
+    "floor, no change": COLOURS["control"],
+    "mean response": FAMILIES[BASELINE].colour,
+    "ceiling": "currentColor",
+}
 _RATIOS = (
     "Where a metric is a ratio (the distance to the truth over that to control), on the thin line, at 1, the "
     "prediction is as far from one as from the other. No change is no distance from control, so few have a floor."
@@ -49,11 +55,17 @@ def metrics_across(summary: DatasetSummary) -> Section | None:
     )
     text = Markup(
         '{} <span class="key-mark"><span class="faint" aria-hidden="true">●</span> the other models, in their '
-        'family\'s colour</span> <span class="key-mark"><strong class="floor-mark" aria-hidden="true">❘</strong> '
-        'floor, no change</span> <span class="key-mark"><strong aria-hidden="true">❘</strong> ceiling</span> What lies '
-        "far beyond the others is drawn at the edge.{}{}"
+        "family's colour</span> {} What lies far beyond the others is drawn at the edge.{}{}"
     ).format(
-        keys, _limits(summary), " Across doses, floor and ceiling are the dotted and the dashed line." if series else ""
+        keys,
+        Markup(" ").join(
+            Markup('<span class="key-mark"><strong style="color: {}" aria-hidden="true">❘</strong> {}</span>').format(
+                colour, name
+            )
+            for name, colour in _BOUND_COLOURS.items()
+        ),
+        _limits(summary),
+        " Across doses they are dotted, dashed and dotted, and dashed." if series else "",
     )
     return Section("metrics", "Metrics", "Metric by metric", text, groups)
 
@@ -109,7 +121,7 @@ def _groups(
 
 def _ends(table: pd.DataFrame, best: Sequence[str]) -> str:
     """Describe a panel in words: the means of what is marked."""
-    means = {str(label): float(table[label].mean()) for label in [*best, FLOOR, CEILING]}
+    means = {str(label): float(table[label].mean()) for label in [*best, *BOUNDS]}
     decimals = shared_decimals(means.values())
     return "Means: " + ", ".join(f"{label} {number(value, decimals)}" for label, value in means.items()) + "."
 
@@ -121,7 +133,7 @@ def by_row(table: pd.DataFrame, families: Mapping[str, str], best: Sequence[str]
     Parameters
     ----------
     table
-        Rows to be drawn from the top; columns by label, floor and ceiling among them.
+        Rows to be drawn from the top; columns by label, bounds among them.
     families
         Of each label.
     best
@@ -140,6 +152,7 @@ def by_row(table: pd.DataFrame, families: Mapping[str, str], best: Sequence[str]
             mark = mark_of(family)
             axes.plot(table[label], rows, "o", ms=4.2, mfc=mark.colour, mew=0, alpha=0.45, zorder=2)
     axes.plot(table[FLOOR], rows, "|", ms=13, mec=COLOURS["control"], mew=2.2, zorder=1)
+    axes.plot(table[MEAN_RESPONSE], rows, "|", ms=13, mec=FAMILIES[BASELINE].colour, mew=1.6, zorder=1)
     axes.plot(table[CEILING], rows, "|", ms=13, mec=INK, mew=1.6, zorder=1)
     for label in reversed(best):
         mark = mark_of(families[label])
@@ -160,7 +173,7 @@ def by_dose(
     Parameters
     ----------
     table
-        A row for each dose; columns by label, floor and ceiling among them.
+        A row for each dose; columns by label, bounds among them.
     doses
         All above 0.
     families, best, ratio
@@ -174,6 +187,7 @@ def by_dose(
         if label not in best:
             axes.plot(doses, table[label], color=mark_of(family).colour, lw=0.9, alpha=0.4)
     axes.plot(doses, table[FLOOR], color=COLOURS["control"], lw=1.4, ls=(0, (1.5, 1.5)))
+    axes.plot(doses, table[MEAN_RESPONSE], color=FAMILIES[BASELINE].colour, lw=1.2, ls=(0, (5, 1.5, 1, 1.5)))
     axes.plot(doses, table[CEILING], color=INK, lw=1.2, ls=(0, (5, 2)))
     for label in reversed(best):
         mark = mark_of(families[label])
@@ -214,7 +228,7 @@ def _without_outliers(table: pd.DataFrame, values: Floats, low: float, high: flo
 
     Floor and ceiling stay inside, with as much room again beyond either, and nine in ten values.
     """
-    bounds = table[[FLOOR, CEILING]].to_numpy(dtype=np.float64)
+    bounds = table[list(BOUNDS)].to_numpy(dtype=np.float64)
     bounds = bounds[np.isfinite(bounds)]
     if len(bounds) == 0 or len(values) == 0:
         return low, high

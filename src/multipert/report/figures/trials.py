@@ -84,9 +84,9 @@ def cost_and_accuracy(summary: DatasetSummary) -> Section | None:
     far = [label for label, score in scores.items() if score < -1]
     families = dict.fromkeys(summary.families.values())
     text = Markup(
-        "Normalised score by {} against what one trial took; up and to the left is better. {} Dotted: no change; "
-        "dashed: the ceiling.{} A model without trained parameters has no place in the last. Memory is that of the "
-        "whole process, imports and data included."
+        "Normalised score by {} against what one trial took; up and to the left is better. {} Dotted: the better "
+        "floor; dashed: the ceiling.{} A model without trained parameters has no place in the last. Memory is that of "
+        "the whole process, imports and data included."
     ).format(
         summary.metric,
         Markup(" ").join(

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import multipert as mp
 from models.plain_batches import first_batch
 from multipert.models import MODELS
-from multipert.models.base import FitMetadata
+from multipert.models.metadata import FitMetadata
 from multipert.models.mtae import (
     Adversarial,
     FilmModel,

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 import multipert as mp
 from models.plain_batches import all_of
-from multipert.models.base import FitMetadata
+from multipert.models.metadata import FitMetadata
 from multipert.models.scgen import ScGen, balanced, balanced_delta, visible
 from multipert.networks import VariationalAutoencoder
 from multipert.training import Shuffled
@@ -77,7 +77,7 @@ def test_the_loss_and_its_gradient_are_plain_torchs(data: mp.PerturbationData) -
     model = ScGen(preset="study", hidden=16, latent=4, epochs=1)
     ours = VariationalAutoencoder(60, hidden=16, layers=2, latent=4, dropout=0.0).train()
     plain = PlainAutoencoder(ours).train()
-    stage = model.fit(data)._training(ours, data, mp.train_on_everything(data), [1])[0]
+    stage = model.fit(data)._one_training(ours, data, mp.train_on_everything(data), [1])[0]
     assert isinstance(stage.batches, Shuffled)
     batch = all_of(stage.batches.examples)
 
@@ -119,7 +119,7 @@ def test_weights_start_xavier_uniform_and_in_the_study_as_torchs(data: mp.Pertur
 def test_the_monitored_loss_weighs_the_divergence_as_told_and_draws_latents(data: mp.PerturbationData) -> None:
     model = ScGen(preset="study", hidden=16, latent=4, epochs=1).fit(data)
     network = model.network_[0]
-    (stage,) = model._training(network, data, mp.train_on_everything(data), [1])
+    (stage,) = model._one_training(network, data, mp.train_on_everything(data), [1])
     assert stage.measure is not None
     assert stage.keep == "last"
     assert stage.validation is not None
@@ -149,7 +149,7 @@ def test_with_the_divergence_in_full_training_stops_sooner(data: mp.Perturbation
 
 def test_training_follows_the_preset(data: mp.PerturbationData) -> None:
     model = ScGen(preset="study", hidden=16, latent=4, epochs=1).fit(data)
-    (stage,) = model._training(model.network_[0], data, mp.train_on_everything(data), [1])
+    (stage,) = model._one_training(model.network_[0], data, mp.train_on_everything(data), [1])
     optimiser = stage.updates[0].optimiser
     assert (optimiser.rule, optimiser.lr, optimiser.epsilon, optimiser.weight_decay) == ("adam", 1e-3, 0.01, 1e-6)
     assert (stage.batches.size, stage.epochs, stage.patience) == (32, 1, 25)

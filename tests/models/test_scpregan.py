@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 import multipert as mp
 from models.plain_batches import first_batch
-from multipert.models.base import FitMetadata
-from multipert.models.scpregan import CrossGenerator, ScPreGAN
+from multipert.models.metadata import FitMetadata
+from multipert.models.scpregan import ScPreGAN
+from multipert.networks import CrossGenerator
 from multipert.training import Batch, SideBySide, Stage
 from multipert.training.acceleration.accelerate import stored_weight
 
@@ -50,7 +51,7 @@ def untrained(model: ScPreGAN, data: mp.PerturbationData) -> nn.ModuleList:
 def training(model: ScPreGAN, data: mp.PerturbationData, condition: int = 1) -> tuple[CrossGenerator, Stage]:
     network = untrained(model, data)[condition - 1]
     assert isinstance(network, CrossGenerator)
-    (stage,) = model._one_training(network, data, mp.leave_context_out(data, "B"), condition)
+    (stage,) = model._one_training(network, data, mp.leave_context_out(data, "B"), [condition])
     return network, stage
 
 

@@ -1,147 +1,37 @@
 """The contract every model keeps: configured by keywords, fitted, asked for predictions, saved and loaded."""
 
-import hashlib
+from __future__ import annotations
+
 import importlib.metadata
 import json
 import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-from anndata import AnnData
-from scipy.sparse import csr_matrix
 
-from multipert.data import HeldOut, Keys, PerturbationData, Split, did_you_mean, split_by, train_on_everything
-from multipert.data.alignment import AlignedCells, read_aligned
-from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing
 from multipert.errors import InputError
 from multipert.models.parameters import DEFAULT, NoParameters, documentation, resolve, signature
-from multipert.models.run_folder import Arrays as Arrays
-from multipert.models.run_folder import (
-    FittedModel,
-    Layout,
-    ModelRecord,
-    RunRecord,
-    as_type,
-    check_arrays,
-    check_free,
-    write_run,
-)
+from multipert.models.run_folder import FittedModel, ModelRecord, RunRecord, check_arrays, check_free, write_run
 from multipert.training import History, TrainerConfig
 
-if TYPE_CHECKING:  # none of it is needed before a network is
+# A model's class is light, so that all can be listed at once: what reads cells and what trains is imported where it is
+# used.
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
     from torch import nn
 
+    from multipert.data import PerturbationData, Split
+    from multipert.data.alignment import AlignedCells
+    from multipert.models.metadata import FitMetadata
+    from multipert.models.run_folder import Arrays, Layout
     from multipert.training import Precision
-
-
-@dataclass(frozen=True)
-class FitMetadata:
-    """What a fitted model knows of the world it was fitted in.
-
-    Attributes
-    ----------
-    genes
-        Gene names, in the order of its profiles.
-    conditions
-        Condition names, control first: the order of the one-hot.
-    labels
-        For each condition, what the columns of ``obs`` hold in its cells.
-    contexts
-        Contexts seen in training.
-    keys
-        Which columns and layer the data were read from.
-    rule
-        What was held out: perturbed cells that training did not see.
-    fingerprint
-        Of the data.
-    preprocessing
-        How raw counts become expression as in the data; none where that is not known.
-    scale
-        What totals the training cells have.
-    """
-
-    genes: tuple[str, ...]
-    conditions: tuple[str, ...]
-    labels: Mapping[str, Mapping[str, str | float]]
-    contexts: tuple[str, ...]
-    keys: Keys
-    rule: HeldOut
-    fingerprint: str
-    preprocessing: Preprocessing | None
-    scale: ExpressionScale | None
-
-    @classmethod
-    def of(cls, data: PerturbationData, split: Split) -> Self:
-        """The metadata of a fit to ``data``."""
-        space = data.expression_space(np.concatenate([split.train, split.validation]))
-        return cls(
-            tuple(data.genes),
-            data.conditions,
-            {condition: data.labels(condition) for condition in data.conditions},
-            data.contexts,
-            data.keys,
-            split.rule,
-            data.fingerprint,
-            space.preprocessing,
-            space.scale,
-        )
-
-    @property
-    def space(self) -> ExpressionSpace:
-        """The genes and the scale of the model's expression."""
-        return ExpressionSpace(self.genes, self.preprocessing, self.scale)
-
-    def check_condition(self, name: str, known: tuple[str, ...]) -> None:
-        """Refuse a name that is not among ``known``, and say which are."""
-        if name not in known:
-            raise InputError(f"the model knows no perturbation {name!r}; {did_you_mean(name, known)}")
-
-    @classmethod
-    def from_json(cls, text: Mapping[str, Any]) -> Self:
-        """Read what ``dataclasses.asdict`` wrote.
-
-        Raises
-        ------
-        InputError
-            If it is damaged.
-        """
-        metadata = as_type(cls, text, "metadata")
-        for name, at_least in (("genes", 1), ("conditions", 2), ("contexts", 1)):
-            names = getattr(metadata, name)
-            if len(names) < at_least or len(set(names)) < len(names):
-                raise InputError(f"metadata: {name} are {len(names)}, {len(set(names))} of them different")
-        columns = [set(metadata.labels.get(condition, ())) for condition in metadata.conditions]
-        if len(metadata.labels) != len(columns) or not columns[0] or any(one != columns[0] for one in columns):
-            raise InputError("metadata: labels are not those of the conditions")
-        rule = metadata.rule
-        if rule.context not in (None, *metadata.contexts) or not {*rule.conditions, *rule.hidden} <= set(
-            metadata.conditions
-        ):
-            raise InputError("metadata: the rule holds out what is not there")
-        scale, preprocessing = metadata.scale, metadata.preprocessing
-        if scale is not None and (
-            len(scale.gene_means) != len(metadata.genes)
-            or not (0 <= scale.low <= scale.high and 0 <= scale.spread < 100 and min(scale.gene_means) >= 0)
-        ):
-            raise InputError("metadata: scale is not one of these genes")
-        if preprocessing is not None and preprocessing.target_sum <= 0:
-            raise InputError("metadata: preprocessing scales to nothing")
-        return metadata
-
-
-def split_digest(split: Split) -> str:
-    """Sixteen hexadecimal digits that stand for which cells train and which validate."""
-    digest = hashlib.blake2b(digest_size=8)
-    for rows in (split.train, split.validation):
-        digest.update(f"{len(rows)}:".encode() + rows.astype("<i8").tobytes())
-    return digest.hexdigest()
 
 
 class Model(ABC):
@@ -247,10 +137,10 @@ class Model(ABC):
         *,
         run: str | Path | None = None,
         device: str = "auto",
-        precision: "Precision" = "auto",
+        precision: Precision = "auto",
         progress: bool | None = None,
         tensorboard: bool = False,
-        on_epoch: "Callable[[nn.Module, History], None] | None" = None,
+        on_epoch: Callable[[nn.Module, History], None] | None = None,
     ) -> Self:
         """Learn how cells respond.
 
@@ -285,6 +175,8 @@ class Model(ABC):
         Interrupted
             On Ctrl-C, when there is a ``run`` folder: the same call goes on from there.
         """
+        from multipert.data import train_on_everything
+
         split = train_on_everything(data) if split is None else split
         if tensorboard and run is None:
             raise InputError("tensorboard curves need a place: give a run folder too")
@@ -301,6 +193,8 @@ class Model(ABC):
 
     def _begin(self, data: PerturbationData, split: Split) -> Mapping[str, Any]:
         """Take in what is to be learnt from; give what determines the fit, as JSON would give it back."""
+        from multipert.models.metadata import FitMetadata, split_digest
+
         split.check(data)
         self.metadata_ = FitMetadata.of(data, split)
         identity = {
@@ -352,6 +246,11 @@ class Model(ABC):
             If the model is not fitted, a perturbation is unknown or named twice, genes are missing, or the cells are
             no control cells, on another scale than training, or counts that it cannot tell how to normalise.
         """
+        import pandas as pd
+        from anndata import AnnData
+
+        from multipert.data.alignment import read_aligned
+
         metadata = self._fitted()
         names = self._named(perturbation)
         cells = read_aligned(controls, metadata.space, metadata.keys, missing_genes=missing_genes, controls_only=True)
@@ -412,6 +311,8 @@ class Model(ABC):
         InputError
             If they are not the cells it was fitted to.
         """
+        from multipert.data import PerturbationData, split_by
+
         metadata = self._fitted()
         data = PerturbationData.read(adata, metadata.keys)
         if data.fingerprint != metadata.fingerprint:
@@ -469,6 +370,8 @@ class Model(ABC):
         InputError
             If what was saved is damaged.
         """
+        from multipert.models.metadata import FitMetadata
+
         described, run = fitted.model, fitted.run
         model = cls(preset=described.preset, seed=described.seed)
         model.parameters = resolve(cls, described.preset, described.parameters)

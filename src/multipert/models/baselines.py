@@ -5,22 +5,27 @@ perturbation. The cells of a context are given a weighted mean of the training c
 much each training context weighs, and ``resample`` also how cells are moved.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from multipert.data import PerturbationData, Split
 from multipert.errors import InputError
-from multipert.models.base import Arrays, Model
+from multipert.models.base import Model
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.models.run_folder import Layout
-from multipert.training import History, TrainerConfig
+from multipert.training import History
+
+if TYPE_CHECKING:
+    from multipert.data import PerturbationData, Split
+    from multipert.models.run_folder import Arrays, Layout
+    from multipert.training import TrainerConfig
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]

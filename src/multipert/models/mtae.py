@@ -17,31 +17,36 @@ MTVaePlusOT    variational autoencoder as MTAePlusOT
 ============== ======================= ======================================================
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.sparse import csr_matrix
-from torch import Tensor, nn
 
-from multipert.data import PerturbationData, Split
-from multipert.models.base import FitMetadata
+from multipert import networks
 from multipert.models.losses import cross_entropy, mean_squared_error
 from multipert.models.network_model import NetworkModel
 from multipert.models.pairing import pair, slipped
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.networks import (
-    FilmAutoencoder,
-    FilmVariationalAutoencoder,
-    LatentDiscriminator,
-    kl_divergence,
-    one_hot,
-)
-from multipert.training import Batch, Examples, Optimiser, Shuffled, Stage, Terms, Update, warmup
+from multipert.training import Examples, Optimiser, Shuffled, Stage, Update, warmup
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from torch import Tensor, nn
+
+    from multipert.data import PerturbationData, Split
+    from multipert.models.metadata import FitMetadata
+    from multipert.networks import (
+        AdversarialAutoencoder,
+        FilmAutoencoder,
+        FilmVariationalAutoencoder,
+        LatentDiscriminator,
+    )
+    from multipert.training import Batch, Terms
 
 Rows = npt.NDArray[np.int64]
 
@@ -81,9 +86,9 @@ class FilmModel(NetworkModel):
         """What it is trained to."""
 
     def _network(self, metadata: FitMetadata) -> FilmAutoencoder:
-        return self._autoencoder(FilmAutoencoder, metadata)
+        return self._autoencoder(networks.FilmAutoencoder, metadata)
 
-    def _autoencoder(self, kind: type[FilmAutoencoder], metadata: FitMetadata) -> FilmAutoencoder:
+    def _autoencoder(self, kind: type[FilmAutoencoder], metadata: FitMetadata, **options: Any) -> FilmAutoencoder:
         p = self.parameters
         return kind(
             len(metadata.genes),
@@ -93,6 +98,7 @@ class FilmModel(NetworkModel):
             mask=p.mask,
             dropout=p.dropout,
             film_hidden=p.film_hidden if len(metadata.conditions) > 2 else (),
+            **options,
         )
 
     def _loss(self, network: Any, batch: Batch) -> Terms:
@@ -103,7 +109,7 @@ class FilmModel(NetworkModel):
 
     def _condition(self, codes: Tensor) -> Tensor:
         """What FiLM is told of the conditions ``codes`` (cells,): their one-hots (cells, conditions)."""
-        return one_hot(codes, len(self.metadata_.conditions))
+        return networks.one_hot(codes, len(self.metadata_.conditions))
 
     def _moving(self, network: Any) -> list[nn.Module]:
         """The modules that training moves."""
@@ -128,6 +134,8 @@ class FilmModel(NetworkModel):
         return self._stage("transport", network, training, validation, epochs)
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
+        import torch
+
         def respond(x: Tensor) -> Tensor:
             return self.network_.decode(self.network_.encode(x), self._condition(torch.full((len(x),), condition)))
 
@@ -136,7 +144,6 @@ class FilmModel(NetworkModel):
     def _encode(self, network: FilmAutoencoder, x: Tensor) -> Tensor:
         return network.encode(x)
 
-    @torch.no_grad()
     def film(self, perturbation: str) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """How a condition steers the decoder: gamma and beta of each of its hidden layers.
 
@@ -155,10 +162,13 @@ class FilmModel(NetworkModel):
         InputError
             If the model is not fitted or the condition is unknown.
         """
+        import torch
+
         metadata = self._fitted()
         metadata.check_condition(perturbation, metadata.conditions)
         c = self._condition(torch.tensor([metadata.conditions.index(perturbation)]))
-        coefficients = (film.coefficients(c) for film in self.network_.decoder.films)
+        with torch.no_grad():
+            coefficients = [film.coefficients(c) for film in self.network_.decoder.films]
         return [(gamma[0].numpy(), beta[0].numpy()) for gamma, beta in coefficients]
 
 
@@ -261,7 +271,7 @@ class Variational(FilmModel):
     Parameters = VariationalParameters
 
     def _network(self, metadata: FitMetadata) -> FilmAutoencoder:
-        return self._autoencoder(FilmVariationalAutoencoder, metadata)
+        return self._autoencoder(networks.FilmVariationalAutoencoder, metadata)
 
     def _stage(self, name: str, network: Any, training: Examples, validation: Examples, epochs: int) -> Stage:
         # A label of the cells, since fits that are trained as one differ in how many cells train them.
@@ -274,7 +284,7 @@ class Variational(FilmModel):
         mean, variance = network.posterior(x)
         decoded = network.decode(network.heads.sample(mean, variance), self._condition(batch.labels["condition"]))
         mse = mean_squared_error(decoded, batch.cells.get("target", x))
-        kl = kl_divergence(mean, variance).sum(-1)
+        kl = networks.kl_divergence(mean, variance).sum(-1)
         return {"loss": mse + (batch.labels["kl_weight"] * kl).mean(), "mse": mse, "kl": kl.mean()}
 
     def _moving(self, network: FilmVariationalAutoencoder) -> list[nn.Module]:
@@ -324,12 +334,6 @@ class AdversarialParameters(FilmParameters):
     )
 
 
-class AdversarialAutoencoder(FilmAutoencoder):
-    """The FiLM autoencoder with a discriminator of its latents."""
-
-    discriminator: LatentDiscriminator
-
-
 class Adversarial(MTAe):
     """Makes MTAe adversarial: the autoencoder alone, the discriminator alone, then both in turn in every batch."""
 
@@ -348,16 +352,15 @@ class Adversarial(MTAe):
 
     def _network(self, metadata: FitMetadata) -> FilmAutoencoder:
         p = self.parameters
-        network = self._autoencoder(AdversarialAutoencoder, metadata)
-        network.discriminator = LatentDiscriminator(
-            p.latent, hidden=p.discriminator_hidden, dropout=p.discriminator_dropout
-        )
-        return network
+        discriminator = {name: getattr(p, name) for name in ("discriminator_hidden", "discriminator_dropout")}
+        return self._autoencoder(networks.AdversarialAutoencoder, metadata, **discriminator)
 
     def _moving(self, network: AdversarialAutoencoder) -> list[nn.Module]:
         return [network.encoder, network.decoder]
 
     def _stages(self, network: AdversarialAutoencoder, data: PerturbationData, split: Split) -> list[Stage]:
+        import torch
+
         p = self.parameters
         labels = soft_labels(data, self.seed)
         training, validation = (
@@ -422,6 +425,8 @@ class MTAeAdvG(Adversarial):
     title = "mtae against a discriminator that tells latents from Gaussian noise"
 
     def _discriminator_loss(self, discriminator: LatentDiscriminator, z: Tensor, batch: Batch) -> Tensor:
+        import torch
+
         native, noise = discriminator(z), discriminator(torch.randn_like(z))
         losses = cross_entropy(noise, torch.ones_like(noise)) + cross_entropy(native, torch.zeros_like(native))
         return 0.5 * losses.mean()
@@ -430,7 +435,7 @@ class MTAeAdvG(Adversarial):
         self, discriminator: LatentDiscriminator, z: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor | float]:
         logits = discriminator(z)
-        return cross_entropy(logits, torch.ones_like(logits)).mean(), self.parameters.adversarial_weight
+        return cross_entropy(logits, logits.new_ones(logits.shape)).mean(), self.parameters.adversarial_weight
 
 
 # What is learnt from.

@@ -12,21 +12,27 @@ There is no network and nothing to tune; where the training contexts cannot pred
 zero, and the prediction to no change.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
 
-from multipert.data import PerturbationData, Split
 from multipert.errors import InputError
-from multipert.models.base import Arrays, Model
+from multipert.models.base import Model
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
 from multipert.models.registry import register
-from multipert.models.run_folder import Layout
 from multipert.models.transfer import Contexts, Doubles, softmax_weights, stack, terms
-from multipert.training import History, TrainerConfig
+from multipert.training import History
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from multipert.data import PerturbationData, Split
+    from multipert.models.run_folder import Arrays, Layout
+    from multipert.training import TrainerConfig
 
 Rows = npt.NDArray[np.int64]
 

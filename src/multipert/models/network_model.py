@@ -1,24 +1,29 @@
 """Models that are networks: trained in stages by the one loop, and asked for predictions in batches."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from anndata import AnnData
-from scipy.sparse import csr_matrix
-from torch import Tensor, nn
 
-from multipert.data import PerturbationData, Split
-from multipert.data.alignment import read_aligned
+from multipert import training
 from multipert.errors import InputError
-from multipert.models.base import Arrays, FitMetadata, Model
-from multipert.models.run_folder import Layout
-from multipert.training import History, Stage, TrainerConfig, random_stream, train
+from multipert.models.base import Model
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+    from torch import Tensor, nn
+
+    from multipert.data import PerturbationData, Split
+    from multipert.models.metadata import FitMetadata
+    from multipert.models.run_folder import Arrays, Layout
+    from multipert.training import History, Stage, TrainerConfig
 
 PREDICTED_AT_ONCE = 1024
 """Cells that pass through a network together at prediction."""
@@ -46,12 +51,12 @@ class NetworkModel(Model):
         self, data: PerturbationData, split: Split, config: TrainerConfig, identity: Mapping[str, Any]
     ) -> History:
         config = self._resolve(config)
-        identity = {**identity, "device": torch.device(config.device).type, "precision": config.precision}
-        with random_stream(self.seed, config.device):
+        identity = {**identity, "device": config.device.partition(":")[0], "precision": config.precision}
+        with training.random_stream(self.seed, config.device):
             # Already at hand, so that it can be asked for predictions while it is trained.
             self.network_ = self._network(self.metadata_)
             stages = self._stages(self.network_, data, split)
-            history = train(self.network_, stages, seed=self.seed, config=config, identity=identity)
+            history = training.train(self.network_, stages, seed=self.seed, config=config, identity=identity)
         self._conclude(self.network_, data, split)
         return history
 
@@ -64,7 +69,7 @@ class NetworkModel(Model):
 
     def _untrained(self, metadata: FitMetadata) -> nn.Module:
         """The network as a fit begins with it; the caller's random stream is left alone."""
-        with random_stream(self.seed):
+        with training.random_stream(self.seed):
             return self._network(metadata)
 
     def planned_steps(self, data: PerturbationData, split: Split) -> int:
@@ -72,6 +77,8 @@ class NetworkModel(Model):
 
         Of a stage that may stop early, the geometric middle between the epochs of its patience and all of them.
         """
+        from multipert.models.metadata import FitMetadata
+
         stages = self._stages(self._untrained(FitMetadata.of(data, split)), data, split)
         epochs = (
             stage.epochs if stage.patience is None else (stage.epochs * min(stage.patience, stage.epochs)) ** 0.5
@@ -86,10 +93,15 @@ class NetworkModel(Model):
         return {name: tensor.numpy() for name, tensor in self.network_.state_dict().items()}
 
     def _layout(self) -> Layout:
-        tensors = self._untrained(self.metadata_).state_dict().items()
+        import torch
+
+        with torch.device("meta"):  # shapes alone: nothing is allocated for what may be damaged
+            tensors = self._untrained(self.metadata_).state_dict().items()
         return {name: (tensor.shape, "f" if tensor.is_floating_point() else "i") for name, tensor in tensors}
 
     def _restore(self, arrays: Arrays) -> None:
+        import torch
+
         self.network_ = self._untrained(self.metadata_).eval()
         self.network_.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
 
@@ -118,20 +130,30 @@ class NetworkModel(Model):
         InputError
             If the model is not fitted or has no latent space, or the cells cannot be read.
         """
+        return self._latent(adata, lambda x: self._encode(self.network_, x), missing_genes)
+
+    def _latent(
+        self, adata: AnnData | str | Path, encode: Callable[[Tensor], Tensor], missing_genes: str
+    ) -> npt.NDArray[np.float32]:
+        """What ``encode`` makes of cells that are yet to be read."""
+        from multipert.data.alignment import read_aligned
+
         metadata = self._fitted()
         cells = read_aligned(adata, metadata.space, metadata.keys, missing_genes=missing_genes)
-        return self._in_batches(cells.X, lambda x: self._encode(self.network_, x))
+        return self._in_batches(cells.X, encode)
 
     def _encode(self, network: Any, x: Tensor) -> Tensor:
         """Latent vectors (cells, latent) of cells (cells, genes)."""
         raise InputError(f"{self.name} has no one latent space for all cells")
 
-    @torch.no_grad()
     def _in_batches(self, X: csr_matrix, pass_on: Callable[[Tensor], Tensor]) -> npt.NDArray[np.float32]:
         """What ``pass_on`` makes of all cells, (cells, features), a batch at a time."""
+        import torch
+
         starts = range(0, X.shape[0], PREDICTED_AT_ONCE)
         batches = (torch.from_numpy(X[i : i + PREDICTED_AT_ONCE].toarray()) for i in starts)
-        return np.concatenate([pass_on(x).numpy() for x in batches])
+        with torch.no_grad():
+            return np.concatenate([pass_on(x).numpy() for x in batches])
 
 
 class OneForEach(NetworkModel):
@@ -146,26 +168,40 @@ class OneForEach(NetworkModel):
 
     @abstractmethod
     def _one_network(self, metadata: FitMetadata) -> nn.Module:
-        """The untrained network for one perturbation."""
+        """One untrained network."""
 
     @abstractmethod
-    def _one_training(self, network: Any, data: PerturbationData, split: Split, condition: int) -> list[Stage]:
-        """How the network of the perturbation with code ``condition`` is trained, on its cells and control cells."""
+    def _one_training(
+        self, network: Any, data: PerturbationData, split: Split, conditions: Sequence[int]
+    ) -> list[Stage]:
+        """How a network is trained on control cells and on those of the conditions that it serves, by their codes."""
 
     @abstractmethod
-    def _one_response(self, network: Any, X: csr_matrix, groups: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def _one_response(
+        self, network: Any, X: csr_matrix, groups: npt.NDArray[np.int64], condition: int
+    ) -> npt.NDArray[np.float32]:
         """Perturbed profiles (cells, genes) of control cells; cells of one context share a group number."""
 
+    def _groups(self, metadata: FitMetadata) -> dict[str, list[int]]:
+        """By name, the codes of the conditions that one network serves: here, of one perturbation."""
+        return {condition: [code] for code, condition in enumerate(metadata.conditions[1:], start=1)}
+
+    def _serving(self, condition: int) -> Any:
+        """The network that serves a condition."""
+        served = zip(self.network_, self._groups(self.metadata_).values(), strict=True)
+        return next(network for network, conditions in served if condition in conditions)
+
     def _network(self, metadata: FitMetadata) -> nn.ModuleList:
-        return nn.ModuleList([self._one_network(metadata) for _ in metadata.conditions[1:]])
+        from torch import nn
+
+        return nn.ModuleList([self._one_network(metadata) for _ in self._groups(metadata)])
 
     def _stages(self, network: nn.ModuleList, data: PerturbationData, split: Split) -> list[Stage]:
-        trained = enumerate(data.perturbations, start=1)
         return [
-            replace(stage, name=f"{perturbation}: {stage.name}")
-            for condition, perturbation in trained
-            for stage in self._one_training(network[condition - 1], data, split, condition)
+            replace(stage, name=f"{name}: {stage.name}")
+            for one, (name, conditions) in zip(network, self._groups(self.metadata_).items(), strict=True)
+            for stage in self._one_training(one, data, split, conditions)
         ]
 
     def _predict(self, X: csr_matrix, groups: npt.NDArray[np.int64], condition: int) -> npt.NDArray[np.float32]:
-        return self._one_response(self.network_[condition - 1], X, groups)
+        return self._one_response(self._serving(condition), X, groups, condition)

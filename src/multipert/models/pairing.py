@@ -1,14 +1,17 @@
 """Optimal-transport pairs: for each control cell, the perturbed cell of its own context that it would have become."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
-from scipy.spatial.distance import cdist
 
-from multipert.data import PerturbationData
+if TYPE_CHECKING:
+    from multipert.data import PerturbationData
 
 Coordinates = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -144,6 +147,8 @@ def principal_components(X: csr_matrix) -> Coordinates:
 
 def partners(control: Coordinates, perturbed: Coordinates, at_once: int, rng: np.random.Generator) -> Rows:
     """For each of ``control`` (n, components) its partner's position in ``perturbed`` (m, components)."""
+    from scipy.spatial.distance import cdist
+
     partner = np.empty(len(control), dtype=np.int64)
     for some, others in blocks(len(control), len(perturbed), at_once, rng):
         partner[some] = others[exact_partners(cdist(control[some], perturbed[others]))]

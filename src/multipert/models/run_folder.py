@@ -4,6 +4,8 @@ Nothing that is read is taken on trust: every field is checked against its decla
 checksum and against what the model expects.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
@@ -13,17 +15,18 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from multipert.data import atomic_path, check_writable, write_text
 from multipert.errors import InputError
 from multipert.training import CHECKPOINT
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 2
 """Version of the folder's layout; a reader refuses another one."""
@@ -121,6 +124,8 @@ def check_free(folder: Path) -> Path:
     InputError
         If it cannot be written, or already holds a finished run.
     """
+    from multipert.data import check_writable
+
     if (folder / "model.json").exists():
         raise InputError(f"{folder} already holds a run: choose another folder, or delete it first")
     try:
@@ -133,6 +138,8 @@ def check_free(folder: Path) -> Path:
 
 def write_run(folder: Path, fitted: FittedModel, *, overwrite: bool) -> None:
     """Write a run folder; ``model.json`` comes last, so that a folder that has it is whole."""
+    from multipert.data import atomic_path, write_text
+
     if overwrite:
         (folder / "model.json").unlink(missing_ok=True)
     check_free(folder)
@@ -297,6 +304,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_history(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     try:
         history = pd.read_csv(path)
     except ValueError as error:

@@ -17,33 +17,34 @@ makes and in the latents that are drawn in the third stage's validation, we foll
 silent.
 """
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.sparse import csr_matrix
-from torch import Tensor, nn
 
-from multipert.data import PerturbationData, Split
+from multipert import networks
 from multipert.errors import InputError
-from multipert.models.base import FitMetadata
-from multipert.models.losses import cross_entropy, mean_squared_error
+from multipert.models.losses import mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.pairing import pair
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.networks import HiddenLayer, Translator, kl_divergence, xavier_linear
-from multipert.training import Batch, Examples, Optimiser, Shuffled, Stage, Terms, Update, warmup
+from multipert.training import Examples, Optimiser, Shuffled, Stage, Update, warmup
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from torch import Tensor
+
+    from multipert.data import PerturbationData, Split
+    from multipert.models.metadata import FitMetadata
+    from multipert.networks import Butterfly
+    from multipert.training import Batch, Terms
 
 Rows = npt.NDArray[np.int64]
-Latents = dict[str, Tensor]
-
-OTHER = {"control": "perturbed", "perturbed": "control"}
-"""The two sides, each with the one across from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,105 +75,6 @@ class ScButterflyParameters:
     )
 
 
-class Side(nn.Module):
-    """What belongs to one side: an encoder, a decoder, the bottleneck they train with, a discriminator of latents.
-
-    Parameters
-    ----------
-    name
-        The side's name.
-    n_genes
-        Width of an expression profile.
-    hidden
-        Hidden widths of the encoder; the decoder mirrors them.
-    parameters
-        All other widths and rates.
-    """
-
-    def __init__(self, name: str, n_genes: int, hidden: tuple[int, ...], parameters: ScButterflyParameters) -> None:
-        super().__init__()
-        self.name, latent = name, parameters.latent
-
-        def layers(*widths: int) -> nn.Sequential:
-            rates = [parameters.dropout] * (len(widths) - 2) + [0.0]  # none after the last
-            pairs = zip(pairwise(widths), rates, strict=True)
-            return nn.Sequential(*(HiddenLayer(n_in, n_out, dropout=rate) for (n_in, n_out), rate in pairs))
-
-        self.encoder = nn.Sequential(nn.Dropout(parameters.mask), layers(n_genes, *hidden, latent))
-        self.decoder = layers(latent, *reversed(hidden), n_genes)
-        self.bottleneck = Translator([name], latent=latent, shared=parameters.shared)
-        self.discriminator = nn.Sequential(xavier_linear(latent, 1), nn.BatchNorm1d(1), nn.Flatten(0))
-
-    def autoencode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Through the bottleneck: the error of the cells ``x`` (cells, genes) decoded again, and the divergence."""
-        own, mean, variance = self.bottleneck(self.encoder(x), self.name)
-        return mean_squared_error(self.decoder(own[self.name]), x), kl_divergence(mean, variance).mean()
-
-
-class Butterfly(nn.Module):
-    """The two sides, and the translator between them.
-
-    Parameters
-    ----------
-    n_genes
-        Width of an expression profile.
-    parameters
-        Widths and rates.
-    """
-
-    sides: Mapping[str, Side]
-
-    def __init__(self, n_genes: int, parameters: ScButterflyParameters) -> None:
-        super().__init__()
-        hidden = {"control": parameters.control_hidden, "perturbed": parameters.perturbed_hidden}
-        sides = {side: Side(side, n_genes, hidden[side], parameters) for side in OTHER}
-        self.sides = nn.ModuleDict(sides)  # type: ignore[assignment]
-        self.translator = Translator(list(OTHER), latent=parameters.latent, shared=parameters.shared)
-
-    def forward(self, batch: Batch, *, draw: bool = False) -> tuple[Latents, dict[str, Latents], Tensor]:
-        """Encode the pairs of a batch and translate them; ``draw`` draws latents in evaluation mode too.
-
-        Returns
-        -------
-        native
-            By side, the latents of its cells, ``(cells, latent)``.
-        translated
-            By the side they come from, then the side they come to, the same after the translator.
-        divergence
-            Of the shared space, averaged over all elements (cells x latents), summed over the sides.
-        """
-        native = {side: self.sides[side].encoder(batch.cells[side]) for side in OTHER}
-        translated, divergences = {}, []
-        for side, z in native.items():
-            translated[side], mean, variance = self.translator(z, side, draw=draw)
-            divergences.append(kl_divergence(mean, variance).mean())
-        return native, translated, torch.stack(divergences).sum()
-
-    def reconstruction(self, batch: Batch, translated: dict[str, Latents]) -> Tensor:
-        """Errors of own and translated cells decoded on both sides, four in all, summed."""
-        errors = [
-            mean_squared_error(self.sides[target].decoder(z), batch.cells[target])
-            for latents in translated.values()
-            for target, z in latents.items()
-        ]
-        return torch.stack(errors).sum()
-
-    def discrimination(self, native: Latents, translated: dict[str, Latents]) -> Tensor:
-        """The losses of both discriminators, summed.
-
-        For each pair u ~ U(0, 1) is drawn. Where u > 1/2, both are shown native latents and are to say max(u, 0.8);
-        elsewhere, latents translated from the other side, and they are to say min(u, 0.2).
-        """
-        u = torch.rand_like(native["control"][:, 0])
-        shows_native = u > 0.5
-        labels = torch.where(shows_native, u.clamp(min=0.8), u.clamp(max=0.2))
-        losses = []
-        for side, other in OTHER.items():
-            z = torch.where(shows_native.unsqueeze(-1), native[side], translated[other][side])
-            losses.append(cross_entropy(self.sides[side].discriminator(z), labels).mean())
-        return torch.stack(losses).sum()
-
-
 @register
 class ScButterfly(OneForEach):
     """scButterfly: control cells translated into perturbed ones through a shared latent space."""
@@ -195,10 +97,18 @@ class ScButterfly(OneForEach):
     parameters: ScButterflyParameters
 
     def _one_network(self, metadata: FitMetadata) -> Butterfly:
-        return Butterfly(len(metadata.genes), self.parameters)
-
-    def _one_training(self, network: Butterfly, data: PerturbationData, split: Split, condition: int) -> list[Stage]:
         p = self.parameters
+        hidden = {"control": p.control_hidden, "perturbed": p.perturbed_hidden}
+        return networks.Butterfly(
+            len(metadata.genes), hidden, latent=p.latent, shared=p.shared, mask=p.mask, dropout=p.dropout
+        )
+
+    def _one_training(
+        self, network: Butterfly, data: PerturbationData, split: Split, conditions: Sequence[int]
+    ) -> list[Stage]:
+        import torch
+
+        p, (condition,) = self.parameters, conditions
         found = pairs(data, np.union1d(split.train, split.validation), condition, self.seed)
         trains = np.isin(found.cells["control"], split.train)
         training, validation = found.at(np.flatnonzero(trains)), found.at(np.flatnonzero(~trains))
@@ -212,7 +122,8 @@ class ScButterfly(OneForEach):
 
         def pretrain(side: str) -> Stage:
             def autoencode(batch: Batch) -> Terms:
-                mse, kl = network.sides[side].autoencode(batch.cells[side])
+                decoded, kl = network.sides[side].autoencode(batch.cells[side])
+                mse = mean_squared_error(decoded, batch.cells[side])
                 return {"loss": mse + kl_weight * rise(batch.epoch) * kl, "mse": mse, "kl": kl}
 
             bottleneck = Optimiser([network.sides[side].bottleneck], p.lr)
@@ -229,14 +140,14 @@ class ScButterfly(OneForEach):
 
         def discriminator_loss(batch: Batch) -> Terms:
             with torch.no_grad():
-                native, translated, _ = network(batch)
+                native, translated, _ = network(batch.cells)
             return {"discriminators": network.discrimination(native, translated)}
 
         def generator_loss(batch: Batch) -> Terms:
-            native, translated, _ = network(batch)
+            native, translated, _ = network(batch.cells)
             against = network.discrimination(native, translated)
-            _, translated, kl = network(batch)
-            mse = network.reconstruction(batch, translated)
+            _, translated, kl = network(batch.cells)
+            mse = reconstruction(network, batch, translated)
             against = torch.where(against < p.against_below, against, torch.zeros_like(against))
             return {"loss": mse + 2 * kl_weight * rise(batch.epoch) * kl - against, "mse": mse, "kl": kl}
 
@@ -252,11 +163,11 @@ class ScButterfly(OneForEach):
             validation,
             p.patience,
             p.keep,
-            measure=lambda batch: {"mse": network.reconstruction(batch, network(batch, draw=True)[1])},
+            measure=lambda batch: {"mse": reconstruction(network, batch, network(batch.cells, draw=True)[1])},
         )
         return [pretrain("control"), pretrain("perturbed"), joint]
 
-    def _one_response(self, network: Butterfly, X: csr_matrix, groups: Rows) -> npt.NDArray[np.float32]:
+    def _one_response(self, network: Butterfly, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
         control, perturbed = network.sides["control"], network.sides["perturbed"]
 
         def respond(x: Tensor) -> Tensor:
@@ -282,3 +193,13 @@ def pairs(data: PerturbationData, rows: Rows, condition: int, seed: int) -> Exam
 def only(side: str, examples: Examples) -> Examples:
     """One side of pairs."""
     return Examples(examples.matrix, {side: examples.cells[side]}, {})
+
+
+def reconstruction(network: Butterfly, batch: Batch, translated: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+    """Errors of own and translated cells decoded on both sides, four in all, summed."""
+    errors = [
+        mean_squared_error(network.sides[target].decoder(z), batch.cells[target])
+        for latents in translated.values()
+        for target, z in latents.items()
+    ]
+    return sum(errors[1:], start=errors[0])

@@ -5,34 +5,38 @@ is one vector of its latent space, ``delta``: from the mean of control cells to 
 cell is encoded, moved by ``delta`` and decoded.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from anndata import AnnData
-from scipy.sparse import csr_matrix
-from torch import Tensor
 
-from multipert.data import PerturbationData, Split
-from multipert.data.alignment import read_aligned
+from multipert import networks
 from multipert.errors import InputError
-from multipert.models.base import FitMetadata
 from multipert.models.losses import mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.networks import START, VariationalAutoencoder, kl_divergence
-from multipert.training import Batch, Examples, Optimiser, Shuffled, Stage, Terms, Update
+from multipert.training import Examples, Optimiser, Shuffled, Stage, Update
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
+    from multipert.data import PerturbationData, Split
+    from multipert.models.metadata import FitMetadata
+    from multipert.networks import MovingAutoencoder, VariationalAutoencoder
+    from multipert.training import Batch, Terms
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-Network = TypeVar("Network", bound=VariationalAutoencoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,19 +92,16 @@ class LatentArithmetic(OneForEach):
     def _one_network(self, metadata: FitMetadata) -> VariationalAutoencoder:
         """The untrained autoencoder, with room for what is read off it after training."""
 
-    def _autoencoder(self, kind: type[Network], metadata: FitMetadata, **options: Any) -> Network:
+    @property
+    def _shape(self) -> dict[str, Any]:
+        """How wide and deep the autoencoder is, and how its weights start."""
         p = self.parameters
-        shape = {"hidden": p.hidden, "layers": p.layers, "latent": p.latent, "dropout": p.dropout}
-        return kind(len(metadata.genes), **shape, linear=START[p.initial], **options)
+        widths = {name: getattr(p, name) for name in ("hidden", "layers", "latent", "dropout")}
+        return widths | {"linear": networks.START[p.initial]}
 
-    def _serving(self, condition: int) -> Any:
-        """The network that serves a condition."""
-        return self.network_[condition - 1]
-
-    def _one_training(self, network: Any, data: PerturbationData, split: Split, condition: int) -> list[Stage]:
-        return self._training(network, data, split, [condition])
-
-    def _training(self, network: Any, data: PerturbationData, split: Split, conditions: Sequence[int]) -> list[Stage]:
+    def _one_training(
+        self, network: Any, data: PerturbationData, split: Split, conditions: Sequence[int]
+    ) -> list[Stage]:
         """Reconstruct the control cells and those of ``conditions``; nothing to do where training saw none of these."""
         p = self.parameters
         rows = visible(data, split, [0, *conditions])
@@ -131,7 +132,7 @@ class LatentArithmetic(OneForEach):
         mean, variance = network.posterior(x)
         decoded = network.decode(network.heads.draw(mean, variance))
         squares = mean_squared_error(decoded, x) * x.shape[-1]
-        kl = kl_divergence(mean, variance).sum(-1).mean()
+        kl = networks.kl_divergence(mean, variance).sum(-1).mean()
         return {"loss": 0.5 * squares + 0.5 * kl_weight * kl, "squares": squares, "kl": kl}
 
     def _common_delta(
@@ -148,14 +149,17 @@ class LatentArithmetic(OneForEach):
         z = self._in_batches(data.X[rows], network.encode)
         return balanced_delta(z, perturbed, context, np.random.default_rng((self.seed, condition)))
 
-    def _moved(self, network: VariationalAutoencoder, X: csr_matrix, delta: Tensor) -> Floats:
+    def _moved(self, network: VariationalAutoencoder, X: csr_matrix, delta: Doubles) -> Floats:
         """Control cells ``X`` (cells, genes) moved by ``delta`` (latent,) in latent space."""
-        if delta.isnan().any():
+        import torch
+
+        if np.isnan(delta).any():
             raise InputError(
                 f"training saw no context with both control cells and cells of this perturbation (at its highest dose, "
                 f"for a model of doses), so {self.name} cannot tell what it does: choose another, or bring such cells"
             )
-        return self._in_batches(X, lambda x: network.decode(network.encode(x) + delta))
+        move = torch.from_numpy(delta.astype(np.float32))
+        return self._in_batches(X, lambda x: network.decode(network.encode(x) + move))
 
     def latent(
         self, adata: AnnData | str | Path, perturbation: str | None = None, *, missing_genes: str = "error"
@@ -192,20 +196,7 @@ class LatentArithmetic(OneForEach):
         perturbation = metadata.conditions[1] if perturbation is None else perturbation
         metadata.check_condition(perturbation, metadata.conditions[1:])
         network = self._serving(metadata.conditions.index(perturbation))
-        cells = read_aligned(adata, metadata.space, metadata.keys, missing_genes=missing_genes)
-        return self._in_batches(cells.X, network.encode)
-
-
-class MovingAutoencoder(VariationalAutoencoder):
-    """The autoencoder of one perturbation, and where that moves its latent vectors.
-
-    Attributes
-    ----------
-    delta
-        (latent,), NaN until it is known.
-    """
-
-    delta: Tensor
+        return self._latent(adata, network.encode, missing_genes)
 
 
 @register
@@ -218,16 +209,16 @@ class ScGen(LatentArithmetic):
     source = "Lotfollahi et al., scGen predicts single-cell perturbation responses, Nature Methods 2019"
 
     def _one_network(self, metadata: FitMetadata) -> MovingAutoencoder:
-        network = self._autoencoder(MovingAutoencoder, metadata)
-        network.register_buffer("delta", torch.full((self.parameters.latent,), torch.nan))
-        return network
+        return networks.MovingAutoencoder(len(metadata.genes), **self._shape)
 
     def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
+        import torch
+
         for condition, one in enumerate(network, start=1):
             one.delta.copy_(torch.from_numpy(self._common_delta(one, data, split, condition)))
 
-    def _one_response(self, network: MovingAutoencoder, X: csr_matrix, groups: Rows) -> Floats:
-        return self._moved(network, X, network.delta)
+    def _one_response(self, network: MovingAutoencoder, X: csr_matrix, groups: Rows, condition: int) -> Floats:
+        return self._moved(network, X, network.delta.numpy())
 
 
 def visible(data: PerturbationData, split: Split, conditions: Sequence[int]) -> Rows:

@@ -9,30 +9,33 @@ In every iteration the discriminators move first, then, on other cells, the enco
 training may see take part: nothing is validated.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.sparse import csr_matrix
-from torch import Tensor, nn
-from torch.nn import functional
 
-from multipert.data import PerturbationData, Split
-from multipert.models.base import FitMetadata
-from multipert.models.losses import cross_entropy, mean_squared_error
+from multipert import networks
+from multipert.models.losses import mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
-from multipert.networks import START, AuxiliaryDiscriminator, MakeLinear
-from multipert.training import Batch, Examples, Optimiser, SideBySide, Stage, Terms, Update, step_decay
+from multipert.networks.sides import OTHER_SIDE
+from multipert.training import Examples, Optimiser, SideBySide, Stage, Update, step_decay
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from torch import Tensor
+
+    from multipert.data import PerturbationData, Split
+    from multipert.models.metadata import FitMetadata
+    from multipert.networks import CrossGenerator
+    from multipert.training import Batch, Terms
 
 Rows = npt.NDArray[np.int64]
-
-OTHER = {"control": "perturbed", "perturbed": "control"}
-"""The two sides, each with the one across from it."""
 
 NEXT = {"control": "next control", "perturbed": "next perturbed"}
 """For each side, the role of the cells that encoder and generators learn from."""
@@ -68,55 +71,6 @@ class ScPreGANParameters:
     iterations: int = parameter(30, "iterations in an epoch", at_least=1)
 
 
-class NormalisedLayer(nn.Sequential):
-    """Linear, layer normalisation, ReLU."""
-
-    def __init__(self, n_in: int, n_out: int, linear: MakeLinear) -> None:
-        super().__init__(linear(n_in, n_out), nn.LayerNorm(n_out), nn.ReLU())
-
-
-class CrossGenerator(nn.Module):
-    """An encoder, and a generator and a discriminator of each side.
-
-    Parameters
-    ----------
-    n_genes, n_contexts
-        Width of an expression profile; contexts that the discriminators tell apart.
-    parameters
-        Widths, and how weights start.
-    """
-
-    def __init__(self, n_genes: int, n_contexts: int, parameters: ScPreGANParameters) -> None:
-        super().__init__()
-        hidden, latent, linear = parameters.hidden, parameters.latent, START[parameters.initial]
-
-        def layers(*widths: int) -> nn.Sequential:
-            return nn.Sequential(*(NormalisedLayer(n_in, n_out, linear) for n_in, n_out in pairwise(widths)))
-
-        self.encoder = nn.Sequential(layers(n_genes, *hidden), linear(hidden[-1], latent))
-        self.generators = nn.ModuleDict({side: layers(latent, *reversed(hidden), n_genes) for side in OTHER})
-        self.discriminators = nn.ModuleDict(
-            {side: AuxiliaryDiscriminator(n_genes, n_contexts, hidden=hidden, linear=linear) for side in OTHER}
-        )
-
-    def generate(self, z: Tensor, side: str) -> Tensor:
-        """Cells of a side, ``(cells, genes)``, from latent vectors ``(cells, latent)``."""
-        cells: Tensor = self.generators[side](z)
-        return cells
-
-    def judge(self, cells: Tensor, contexts: Tensor, side: str, *, real: bool) -> Tensor:
-        """How far the discriminator of a side is from its duty.
-
-        Its duty is to call these ``cells`` ``(cells, genes)`` real, or not, and to name their ``contexts``
-        ``(cells,)``. The first is measured by binary cross-entropy; the second, as in the authors' code, by the
-        negative *probability* of the right context (NLLLoss of softmax), where a negative log-likelihood would have
-        its logarithm.
-        """
-        logits, classes = self.discriminators[side](cells)
-        real_or_not = cross_entropy(logits, torch.full_like(logits, float(real))).mean()
-        return real_or_not + functional.nll_loss(classes.softmax(-1), contexts)
-
-
 @register
 class ScPreGAN(OneForEach):
     """scPreGAN: cells written out on the other side by generative adversarial networks."""
@@ -139,10 +93,11 @@ class ScPreGAN(OneForEach):
     parameters: ScPreGANParameters
 
     def _one_network(self, metadata: FitMetadata) -> CrossGenerator:
-        return CrossGenerator(len(metadata.genes), len(metadata.contexts), self.parameters)
+        p, sizes = self.parameters, (len(metadata.genes), len(metadata.contexts))
+        return networks.CrossGenerator(*sizes, hidden=p.hidden, latent=p.latent, linear=networks.START[p.initial])
 
     def _one_training(
-        self, network: CrossGenerator, data: PerturbationData, split: Split, condition: int
+        self, network: CrossGenerator, data: PerturbationData, split: Split, conditions: Sequence[int]
     ) -> list[Stage]:
         p = self.parameters
         betas = (p.beta1, p.beta2)
@@ -158,15 +113,17 @@ class ScPreGAN(OneForEach):
         rows = np.union1d(split.train, split.validation)
         sides = [
             one_side(data, rows, role, code)
-            for roles in (OTHER, NEXT.values())
-            for role, code in zip(roles, (0, condition), strict=True)
+            for roles in (OTHER_SIDE, NEXT.values())
+            for role, code in zip(roles, (0, *conditions), strict=True)
         ]
         return [Stage("adversarial", SideBySide(sides, p.batch_size, p.iterations), p.epochs, updates)]
 
     def _discriminator_loss(self, network: CrossGenerator, batch: Batch) -> Terms:
         """The discriminators' loss, over a side's real cells and those generated on it from the other side."""
+        import torch
+
         loss = torch.zeros(())
-        for side, other in OTHER.items():
+        for side, other in OTHER_SIDE.items():
             with torch.no_grad():
                 crossed = network.generate(network.encoder(batch.cells[other]), side)
             loss = loss + network.judge(batch.cells[side], batch.labels[side], side, real=True)
@@ -175,11 +132,13 @@ class ScPreGAN(OneForEach):
 
     def _generator_loss(self, network: CrossGenerator, batch: Batch) -> Terms:
         """The loss of encoder and generators: reconstruction, adversarial and encoding, on both sides."""
+        import torch
+
         p = self.parameters
         reconstruction = encoding = adversarial = torch.zeros(())
-        generated: dict[str, list[Tensor]] = {side: [] for side in OTHER}
-        contexts: dict[str, list[Tensor]] = {side: [] for side in OTHER}
-        for side, other in OTHER.items():
+        generated: dict[str, list[Tensor]] = {side: [] for side in OTHER_SIDE}
+        contexts: dict[str, list[Tensor]] = {side: [] for side in OTHER_SIDE}
+        for side, other in OTHER_SIDE.items():
             x, context = batch.cells[NEXT[side]], batch.labels[side if p.label_slip else NEXT[side]]
             z = network.encoder(x)
             same, crossed = network.generate(z, side), network.generate(z, other)
@@ -190,7 +149,7 @@ class ScPreGAN(OneForEach):
             for where, cells in ((side, same), (other, crossed), (side, cycled)):
                 generated[where].append(cells)
                 contexts[where].append(context)
-        for side in OTHER:
+        for side in OTHER_SIDE:
             # Three losses, each a mean over as many cells: judged together, the discriminator is normalised once.
             together = torch.cat(generated[side]), torch.cat(contexts[side])
             adversarial = adversarial + 3 * network.judge(*together, side, real=True)
@@ -199,7 +158,9 @@ class ScPreGAN(OneForEach):
         )
         return {"loss": loss, "reconstruction": reconstruction, "adversarial": adversarial, "encoding": encoding}
 
-    def _one_response(self, network: CrossGenerator, X: csr_matrix, groups: Rows) -> npt.NDArray[np.float32]:
+    def _one_response(
+        self, network: CrossGenerator, X: csr_matrix, groups: Rows, condition: int
+    ) -> npt.NDArray[np.float32]:
         return self._in_batches(X, lambda x: network.generate(network.encoder(x), "perturbed"))
 
 

@@ -6,27 +6,32 @@ Where a compound was given at several doses, one autoencoder learns them all, th
 dose, and a lower dose goes part of the way, by the logarithm of the dose.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import torch
-from scipy.sparse import csr_matrix
-from torch import Tensor, nn
 
-from multipert.data import PerturbationData, Split, did_you_mean
+from multipert import networks
+from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
-from multipert.models.base import FitMetadata
 from multipert.models.network_model import PREDICTED_AT_ONCE
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
 from multipert.models.scgen import LatentArithmetic, LatentArithmeticParameters, visible
-from multipert.networks import VariationalAutoencoder
-from multipert.training import Stage
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+    from multipert.data import PerturbationData, Split
+    from multipert.models.metadata import FitMetadata
+    from multipert.networks import ContextAutoencoder, VariationalAutoencoder
+    from multipert.training import Stage
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -51,29 +56,6 @@ class ScVIDRParameters(LatentArithmeticParameters):
     )
 
 
-class ContextAutoencoder(VariationalAutoencoder):
-    """The autoencoder, and what of its latent space the regression needs.
-
-    Attributes
-    ----------
-    centroids
-        (contexts, latent) mean of each context's control cells; NaN where training saw none.
-    deltas
-        (contexts, latent) mean of each context's perturbed cells minus its centroid; NaN where training saw
-        none of either.
-    common
-        (latent,) the one delta of all contexts, where there is no regression; NaN where it is unknown.
-    lowest, highest
-        (latent,) range of the training cells.
-    """
-
-    centroids: Tensor
-    deltas: Tensor
-    common: Tensor
-    lowest: Tensor
-    highest: Tensor
-
-
 @register
 class ScVIDR(LatentArithmetic):
     """scVIDR for single doses (``vidrSingle``): a delta for each context, by regression on its control centroid.
@@ -91,33 +73,29 @@ class ScVIDR(LatentArithmetic):
     Parameters = ScVIDRParameters
 
     def _one_network(self, metadata: FitMetadata) -> ContextAutoencoder:
-        p = self.parameters
-        network = self._autoencoder(ContextAutoencoder, metadata, share_hidden=p.share_hidden)
-        for name in ("centroids", "deltas"):
-            network.register_buffer(name, torch.full((len(metadata.contexts), p.latent), torch.nan))
-        network.register_buffer("common", torch.full((p.latent,), torch.nan))
-        for name in ("lowest", "highest"):
-            network.register_buffer(name, torch.zeros(p.latent))
-        return network
+        sizes = len(metadata.genes), len(metadata.contexts)
+        return networks.ContextAutoencoder(*sizes, **self._shape, share_hidden=self.parameters.share_hidden)
 
     def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
-        for condition, one in enumerate(network, start=1):
-            self._survey(one, data, split, [condition], condition)
+        for one, conditions in zip(network, self._groups(self.metadata_).values(), strict=True):
+            self._survey(one, data, split, conditions)
 
     def _survey(
-        self, network: ContextAutoencoder, data: PerturbationData, split: Split, conditions: Sequence[int], at: int
+        self, network: ContextAutoencoder, data: PerturbationData, split: Split, conditions: Sequence[int]
     ) -> None:
-        """Note the range of the cells it learnt, and each context's centroid and delta under the condition ``at``."""
-        rows = visible(data, split, [0, *conditions])
+        """Note the range of the cells it learnt, and each context's centroid and delta at the highest dose."""
+        import torch
+
+        rows, highest_dose = visible(data, split, [0, *conditions]), conditions[-1]
         z = torch.from_numpy(self._in_batches(data.X[rows], network.encode))
         network.lowest, network.highest = z.amin(0), z.amax(0)
         context, condition = torch.from_numpy(data.context[rows]), torch.from_numpy(data.condition[rows])
         for here in range(len(data.contexts)):
             # The mean of no cells is NaN.
-            control, perturbed = (z[(context == here) & (condition == code)].mean(0) for code in (0, at))
+            control, perturbed = (z[(context == here) & (condition == code)].mean(0) for code in (0, highest_dose))
             network.centroids[here], network.deltas[here] = control, perturbed - control
         if not self.parameters.regression:
-            network.common.copy_(torch.from_numpy(self._common_delta(network, data, split, at)))
+            network.common.copy_(torch.from_numpy(self._common_delta(network, data, split, highest_dose)))
 
     def _delta(self, network: ContextAutoencoder, centroid: Doubles) -> Doubles:
         """Where cells around a control centroid (latent,) move, (latent,)."""
@@ -125,26 +103,19 @@ class ScVIDR(LatentArithmetic):
             return network.common.double().numpy()
         return regressed_delta(centroid, network.centroids.numpy(), network.deltas.numpy())
 
-    def _one_response(self, network: ContextAutoencoder, X: csr_matrix, groups: Rows) -> Floats:
-        return self._respond(network, X, groups, 1.0)
-
-    def _respond(self, network: ContextAutoencoder, X: csr_matrix, groups: Rows, share: float) -> Floats:
-        """Move the cells of each group by ``share`` of the delta at their centroid."""
+    def _one_response(self, network: ContextAutoencoder, X: csr_matrix, groups: Rows, condition: int) -> Floats:
         predicted = np.empty(X.shape, dtype=np.float32)
         for group in np.unique(groups):
             cells = np.flatnonzero(groups == group)
             centroid = self._in_batches(X[cells], network.encode).mean(axis=0, dtype=np.float64)
-            delta = share * self._delta(network, centroid)
-            predicted[cells] = self._moved(network, X[cells], torch.from_numpy(delta.astype(np.float32)))
+            predicted[cells] = self._moved(network, X[cells], self._share(condition) * self._delta(network, centroid))
         return predicted
 
     def _share(self, condition: int) -> float:
         """How much of its network's delta a condition moves by."""
         return 1.0
 
-    def gene_scores(
-        self, perturbation: str, *, context: str | None = None, samples: int = 10_000
-    ) -> "pd.Series[float]":
+    def gene_scores(self, perturbation: str, *, context: str | None = None, samples: int = 10_000) -> pd.Series[float]:
         """Which genes make up the response, by a linear stand-in of the decoder.
 
         Latent vectors are drawn uniformly inside each dimension's observed range and decoded. Ridge regression (penalty
@@ -199,6 +170,8 @@ class ScVIDR(LatentArithmetic):
         coefficients = weighted_ridge(drawn, decoded(network, drawn), 1 / cosine_distances(drawn, delta))
         norm = np.linalg.norm(coefficients, axis=0)
         scores = np.divide(coefficients, norm, out=np.zeros_like(coefficients), where=norm > 0) @ delta
+        import pandas as pd
+
         return pd.Series(scores, index=pd.Index(metadata.genes), name=perturbation).sort_values(
             key=np.abs, ascending=False, kind="stable"
         )
@@ -217,28 +190,14 @@ class ScVIDRDose(ScVIDR):
     serves = "all doses of one compound; a network for each"
     assumes = "as scvidr, and a lower dose goes part of the same way, by log(1 + dose)"
 
-    def _network(self, metadata: FitMetadata) -> nn.ModuleList:
-        return nn.ModuleList([self._one_network(metadata) for _ in compounds(metadata)])
+    def _groups(self, metadata: FitMetadata) -> dict[str, list[int]]:
+        """The conditions of each compound, the highest dose last."""
+        return {compound: sorted(doses, key=doses.__getitem__) for compound, doses in compounds(metadata).items()}
 
     def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
         if self.metadata_.keys.dose_key is None:
             _log.warning("scvidr-dose: the data name no doses (no dose key), so this fit is the same as scvidr's")
-        return [
-            replace(stage, name=f"{compound}: {stage.name}")
-            for one, (compound, doses) in zip(network, compounds(self.metadata_).items(), strict=True)
-            for stage in self._training(one, data, split, list(doses))
-        ]
-
-    def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
-        for one, doses in zip(network, compounds(self.metadata_).values(), strict=True):
-            self._survey(one, data, split, list(doses), max(doses, key=doses.__getitem__))
-
-    def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> Floats:
-        return self._respond(self._serving(condition), X, groups, self._share(condition))
-
-    def _serving(self, condition: int) -> Any:
-        known = zip(self.network_, compounds(self.metadata_).values(), strict=True)
-        return next(network for network, doses in known if condition in doses)
+        return super()._stages(network, data, split)
 
     def _share(self, condition: int) -> float:
         doses = next(doses for doses in compounds(self.metadata_).values() if condition in doses)
@@ -284,12 +243,15 @@ def regressed_delta(centroid: npt.ArrayLike, centroids: npt.ArrayLike, deltas: n
     return predicted
 
 
-@torch.no_grad()
 def decoded(network: VariationalAutoencoder, z: Doubles) -> Iterator[Doubles]:
     """Profiles (samples, genes) of latent vectors (samples, latent), some at a time."""
+    import torch
+
     for start in range(0, len(z), PREDICTED_AT_ONCE):
         some = torch.from_numpy(z[start : start + PREDICTED_AT_ONCE].astype(np.float32))
-        yield network.decode(some).double().numpy()
+        with torch.no_grad():
+            profiles = network.decode(some)
+        yield profiles.double().numpy()
 
 
 def weighted_ridge(inputs: Doubles, outputs: Iterable[Doubles], weights: Doubles, penalty: float = 1.0) -> Doubles:

@@ -1,16 +1,20 @@
 """Several fits of one model trained in one go: other contexts held out, other seeds, the same cells."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-
-from multipert.data import PerturbationData, Split, train_on_everything
+from multipert import training
 from multipert.errors import InputError
-from multipert.models.base import FitMetadata, Model
+from multipert.models.base import Model
 from multipert.models.network_model import NetworkModel
-from multipert.training import Member, Precision, TrainerConfig, can_be_stacked, random_stream, train_ensemble
-from multipert.training.device import choose_device
+from multipert.training import TrainerConfig
+
+if TYPE_CHECKING:
+    from multipert.data import PerturbationData, Split
+    from multipert.training import Precision
 
 MOST = 32
 """Fits at once, at most: with so many, a GPU has enough to do in every step."""
@@ -50,6 +54,8 @@ def fit_together(
     InputError
         If the models differ in more than their seeds or train no network, or a split belongs to other data.
     """
+    from multipert.data import train_on_everything
+
     kinds = {(type(model), model.preset, repr(model.parameters)) for model in models}
     if len(models) != len(splits) or len(kinds) != 1:
         raise InputError(
@@ -68,13 +74,13 @@ def fit_together(
     for model, split in zip(networks, divided, strict=True):
         resolved = model._resolve(config)
         model.network_ = model._untrained(model.metadata_)
-        members.append(Member(model.network_, model._stages(model.network_, data, split), model.seed))
-    if not networks[0].stackable or not can_be_stacked(members):
+        members.append(training.Member(model.network_, model._stages(model.network_, data, split), model.seed))
+    if not networks[0].stackable or not training.can_be_stacked(members):
         for model, split in zip(networks, divided, strict=True):
             model.fit(data, split, device=device, precision=precision, progress=progress)
         return
-    with random_stream(networks[0].seed, resolved.device):
-        train_ensemble(members, resolved)
+    with training.random_stream(networks[0].seed, resolved.device):
+        training.train_ensemble(members, resolved)
     for model, split in zip(networks, divided, strict=True):
         model._conclude(model.network_, data, split)
     seconds = (time.monotonic() - started) / len(models)
@@ -104,6 +110,12 @@ def fits_at_once(model: Model, data: PerturbationData, *, device: str = "auto") 
     """
     if not isinstance(model, NetworkModel) or not model.stackable or not getattr(model.parameters, "drop_last", True):
         return 1
+    import torch
+
+    from multipert.data import train_on_everything
+    from multipert.models.metadata import FitMetadata
+    from multipert.training.device import choose_device
+
     place = choose_device(device)
     if place.type != "cuda":
         return 1

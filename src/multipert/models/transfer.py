@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import lsq_linear
 
 Doubles = npt.NDArray[np.float64]
 
@@ -208,6 +207,8 @@ def stack(perturbations: list[Contexts]) -> Doubles:
 
 def _bounded(products: Doubles, moments: Doubles, largest: float) -> Doubles:
     """Least squares from its normal equations, every coefficient between 0 and ``largest``."""
+    from scipy.optimize import lsq_linear
+
     products = products + 1e-9 * np.trace(products) * np.eye(len(products)) + 1e-300 * np.eye(len(products))
     root = np.linalg.cholesky(products)
     solution: Doubles = lsq_linear(root.T, np.linalg.solve(root, moments), bounds=(0, largest)).x

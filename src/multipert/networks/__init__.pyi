@@ -1,6 +1,9 @@
+from .autoencoder import AdversarialAutoencoder as AdversarialAutoencoder
 from .autoencoder import FilmAutoencoder as FilmAutoencoder
 from .autoencoder import FilmDecoder as FilmDecoder
 from .autoencoder import FilmVariationalAutoencoder as FilmVariationalAutoencoder
+from .butterfly import Butterfly as Butterfly
+from .cross_generator import CrossGenerator as CrossGenerator
 from .discriminator import AuxiliaryDiscriminator as AuxiliaryDiscriminator
 from .discriminator import LatentDiscriminator as LatentDiscriminator
 from .film import FiLM as FiLM
@@ -13,5 +16,8 @@ from .layers import START as START
 from .layers import HiddenLayer as HiddenLayer
 from .layers import MakeLinear as MakeLinear
 from .layers import xavier_linear as xavier_linear
+from .sides import OTHER_SIDE as OTHER_SIDE
 from .translator import Translator as Translator
+from .vae import ContextAutoencoder as ContextAutoencoder
+from .vae import MovingAutoencoder as MovingAutoencoder
 from .vae import VariationalAutoencoder as VariationalAutoencoder

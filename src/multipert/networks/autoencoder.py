@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from multipert.networks.discriminator import LatentDiscriminator
 from multipert.networks.film import FiLM, FilmLayer
 from multipert.networks.gaussian import GaussianHeads
 from multipert.networks.layers import MLP, HiddenLayer
@@ -112,3 +113,20 @@ class FilmVariationalAutoencoder(FilmAutoencoder):
     def encode(self, x: Tensor) -> Tensor:
         """Latent vectors: a sample in training mode, the mean in evaluation mode."""
         return self.heads.sample(*self.posterior(x))
+
+
+class AdversarialAutoencoder(FilmAutoencoder):
+    """The FiLM autoencoder, and a discriminator of its latents: a hidden layer of some width and dropout rate."""
+
+    def __init__(
+        self,
+        n_genes: int,
+        n_features: int,
+        *,
+        latent: int,
+        discriminator_hidden: int,
+        discriminator_dropout: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(n_genes, n_features, latent=latent, **options)
+        self.discriminator = LatentDiscriminator(latent, hidden=discriminator_hidden, dropout=discriminator_dropout)

@@ -1,5 +1,7 @@
 """The variational autoencoder of latent arithmetic (scGen, scVIDR): it knows no condition; perturbations move its z."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -89,3 +91,50 @@ class VariationalAutoencoder(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Profiles ``(cells, genes)`` of latent vectors ``(cells, latent)``."""
         return self.decoder(z)  # type: ignore[no-any-return]
+
+
+class MovingAutoencoder(VariationalAutoencoder):
+    """The autoencoder of scGen, and where a perturbation moves its latent vectors.
+
+    Attributes
+    ----------
+    delta
+        (latent,), NaN until it is known.
+    """
+
+    delta: Tensor
+
+    def __init__(self, n_genes: int, *, latent: int, **options: Any) -> None:
+        super().__init__(n_genes, latent=latent, **options)
+        self.register_buffer("delta", torch.full((latent,), torch.nan))
+
+
+class ContextAutoencoder(VariationalAutoencoder):
+    """The autoencoder of scVIDR, and what of its latent space the regression needs.
+
+    Attributes
+    ----------
+    centroids
+        (contexts, latent) mean of each context's control cells; NaN where training saw none.
+    deltas
+        (contexts, latent) mean of each context's perturbed cells minus its centroid; NaN where training saw
+        none of either.
+    common
+        (latent,) the one delta of all contexts, where there is no regression; NaN where it is unknown.
+    lowest, highest
+        (latent,) range of the training cells.
+    """
+
+    centroids: Tensor
+    deltas: Tensor
+    common: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    def __init__(self, n_genes: int, n_contexts: int, *, latent: int, **options: Any) -> None:
+        super().__init__(n_genes, latent=latent, **options)
+        for name in ("centroids", "deltas"):
+            self.register_buffer(name, torch.full((n_contexts, latent), torch.nan))
+        self.register_buffer("common", torch.full((latent,), torch.nan))
+        for name in ("lowest", "highest"):
+            self.register_buffer(name, torch.zeros(latent))

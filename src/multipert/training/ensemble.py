@@ -13,8 +13,9 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 from multipert.progress import Progress
 from multipert.training.acceleration import FusedAdam, accelerate
 from multipert.training.config import TrainerConfig
+from multipert.training.examples import Batch, Examples
 from multipert.training.history import History
-from multipert.training.loading import Batch, DataLoader, Examples
+from multipert.training.loading import DataLoader
 from multipert.training.stages import Stage, Update
 from multipert.training.trainer import EarlyStopping, as_text, epoch_progress, validate
 

@@ -1,14 +1,17 @@
 """What a method says of its training: stages, and in each the losses that move its parameters."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from torch import Tensor, nn
+from multipert.training.examples import Batch, Examples, Sampler
 
-from multipert.training.loading import Batch, Examples, Sampler
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-Terms = Mapping[str, Tensor]
+Terms: TypeAlias = "Mapping[str, Tensor]"
 """Losses of a batch by name. The first is minimised; the others are only recorded."""
 
 Loss = Callable[[Batch], Terms]

@@ -17,8 +17,9 @@ from multipert.training.acceleration import FusedAdam, GradientDescent, accelera
 from multipert.training.checkpoint import Checkpoint, under, within
 from multipert.training.config import Interrupted, TrainerConfig
 from multipert.training.device import restore_stream, stream_state
+from multipert.training.examples import Batch
 from multipert.training.history import History
-from multipert.training.loading import Batch, DataLoader
+from multipert.training.loading import DataLoader
 from multipert.training.stages import Optimiser, Stage, Update
 
 CHECKPOINT_EVERY = 30.0

@@ -341,7 +341,7 @@ class TestBadInput:
     def test_no_expression_at_all(self) -> None:
         adata = AnnData(obs=tiny().obs, var=tiny().var)
 
-        assert self.refused(adata) == "X is empty: name the layer that holds the expression; there are none"
+        assert self.refused(adata) == "X is empty: name the layer that holds expression; there are none"
 
     @pytest.mark.parametrize("key", ["condition", "cell_type"])
     def test_cells_without_a_label(self, key: str) -> None:

@@ -57,13 +57,13 @@ def take_expression(
         No such layer, no cells, no genes, repeated genes, no numbers, or a value that is NaN, infinite or negative.
     """
     if layer is not None and layer not in adata.layers:
-        raise InputError(f"there is no layer {layer!r}; {did_you_mean(layer, adata.layers)}")
+        raise InputError(f"there is no layer {layer!r}; {did_you_mean(layer, layer_names(adata))}")
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise InputError(f"there is no expression in it: {adata.n_obs} cells x {adata.n_vars} genes")
     _check_genes(adata.var_names)
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        raise InputError(f"X is empty: name the layer that holds the expression; {did_you_mean('', adata.layers)}")
+        raise InputError(f"X is empty: name the layer that holds expression; {did_you_mean('', layer_names(adata))}")
     X = _canonical(matrix, own, dense)
     _check_values(X, adata.obs_names, adata.var_names, below_zero)
     if below_zero > 0 and (values := stored_values(X)).size and values.min() < 0:
@@ -117,6 +117,11 @@ def stored_values(matrix: Matrix) -> NDArray[Any]:
     return np.asarray(matrix.data if is_sparse(matrix) else matrix.reshape(-1))
 
 
+def layer_names(adata: AnnData) -> list[str]:
+    """The names of the layers; since anndata 0.13 the mapping has ``X``, too, under no name."""
+    return [name for name in adata.layers if name is not None]
+
+
 def take_counts(adata: AnnData, layer: str | None, *, own: bool = False) -> sparse.csr_matrix:
     """Take raw counts, as :func:`take_expression` does.
 
@@ -130,7 +135,7 @@ def take_counts(adata: AnnData, layer: str | None, *, own: bool = False) -> spar
         where = "the values" if layer is None else f"the values of layer {layer!r}"
         raise InputError(
             f"{where} are no raw counts (some are not whole numbers): name the layer that holds the counts; "
-            f"{did_you_mean('counts', adata.layers)}"
+            f"{did_you_mean('counts', layer_names(adata))}"
         )
     return counts
 

@@ -437,9 +437,8 @@ def calibrate_comparisons(
 def what_can_tell(comparisons: Mapping[str, Comparison], metrics: Sequence[Metric]) -> pd.DataFrame:
     """Say of every metric whether it can tell on the control and true cells of comparisons; as ``summarise``."""
     table = summarise(calibrate_comparisons(comparisons, metrics)).reindex([metric.name for metric in metrics])
-    return table.assign(
-        can_tell=table["can_tell"].eq(True), note=table["note"].fillna("cannot tell here: too few true cells to halve")
-    )
+    notes = table["note"].astype(object).fillna("cannot tell here: too few true cells to halve")
+    return table.assign(can_tell=table["can_tell"].eq(True), note=notes)
 
 
 def _handed_in(one: Duplicate, guess: Guess, everything: Floats, *, alone: bool) -> tuple[Population, Population]:

@@ -55,6 +55,8 @@ class Model(ABC):
 
     name: ClassVar[str]
     """What the command line, the tables and ``create`` call it."""
+    called: ClassVar[str]
+    """What sentences call it; by default its name."""
     title: ClassVar[str] = ""
     """One line: what it does."""
     source: ClassVar[str] = ""
@@ -85,6 +87,7 @@ class Model(ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if hasattr(cls, "name"):
+            cls.called = cls.__dict__.get("called", cls.name)
             cls.__doc__, cls.__signature__ = documentation(cls), signature(cls)  # type: ignore[attr-defined]
 
     def __init__(self, *, preset: str = DEFAULT, seed: int = 1, **parameters: Any) -> None:

@@ -69,6 +69,7 @@ class NoChange(Baseline):
     """Predicts that nothing happens: every cell stays as it is."""
 
     name = "no-change"
+    called = "no change"
     title = "the control cells themselves"
     assumes = "the perturbation does nothing"
     predicts_unseen = True
@@ -133,6 +134,7 @@ class MeanShift(ShiftBaseline):
     """Predicts that a cell moves as the mean of each training context did, contexts counting equally."""
 
     name = "mean-shift"
+    called = "the mean shift"
     title = "each cell plus the mean, over training contexts, of their mean shift"
     assumes = "all contexts move alike"
 
@@ -145,6 +147,7 @@ class NearestContext(ShiftBaseline):
     """Predicts that a cell moves as the training context did whose mean control profile correlates best."""
 
     name = "nearest-context"
+    called = "the nearest context's shift"
     title = "each cell plus the mean shift of the training context with the most similar control cells"
     assumes = "a context moves as the one most like it"
 
@@ -173,6 +176,7 @@ class Linear(ShiftBaseline):
     """
 
     name = "linear"
+    called = "the linear shift"
     title = "each cell plus a shift read off its context's control profile by ridge regression"
     assumes = "how a context moves is linear in its mean control profile"
     Parameters = LinearParameters
@@ -208,6 +212,7 @@ class Resample(ShiftBaseline):
     """
 
     name = "resample"
+    called = "resampling"
     title = "cells exchange values with perturbed training cells until their mean has shifted"
     assumes = "similar contexts move alike, by more or fewer cells expressing a gene"
 

@@ -8,19 +8,12 @@ import numpy as np
 import pandas as pd
 
 from multipert.evaluation import METRICS
+from multipert.models import MODELS
 from multipert.report.numbers import BETTER, number, shared_decimals
 from multipert.report.summary import BASELINE, CEILING, FLOOR, MEAN_RESPONSE, NO_CHANGE, DatasetSummary
 
-CALLED = {
-    FLOOR: "no change",
-    MEAN_RESPONSE: "the mean response",
-    NO_CHANGE: "no change",
-    "mean-shift": "the mean shift",
-    "nearest-context": "the nearest context's shift",
-    "linear": "the linear shift",
-    "resample": "resampling",
-}
-"""No change and the simple baselines, as sentences call them."""
+BOUNDS_CALLED = {FLOOR: "no change", MEAN_RESPONSE: "the mean response"}
+"""The bounds that no model is behind, as sentences call them."""
 
 SPREAD = "variance_ratio"
 COLLAPSED = 0.1
@@ -146,7 +139,9 @@ def overall_tone(verdicts: Sequence[Verdict]) -> Tone:
 
 
 def _called(label: str) -> str:
-    return CALLED.get(label, label)
+    """What sentences call a bound, or the model that has a label."""
+    model = MODELS.get(label)
+    return BOUNDS_CALLED.get(label, model.called if model is not None else label)
 
 
 def _best(summary: DatasetSummary, best: str) -> str:

@@ -46,6 +46,7 @@ ROUNDING_BELOW_ZERO = 1e-3
 _TOTALS_APART = 3.0
 """Measured cells of one experiment whose totals differ by more than this factor were scaled differently."""
 
+_CELLS_TO_COMPARE = 2_000  # of each role: more tell the scale no better
 _GENES_TO_COMPARE = 100  # of fewer genes a perturbation may move the total
 _NAMED = 5
 
@@ -133,8 +134,9 @@ def by_perturbation(read: Iterable[ScoredCells]) -> dict[str, tuple[Matrix, pd.I
         if isinstance(labels, str):
             found[labels] = (X, names)
         else:
-            of = {name: np.flatnonzero(labels == name) for name in set(labels)}
-            found |= {name: (X[rows], names[rows]) for name, rows in of.items()}
+            codes, found_labels = pd.factorize(labels)
+            groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+            found |= {name: (X[rows], names[rows]) for name, rows in zip(found_labels, groups, strict=True)}
     return dict(sorted(found.items()))
 
 
@@ -219,7 +221,8 @@ class _Scale:
     """What tells the scale of cells: means of genes, totals, the largest value."""
 
     def __init__(self, matrices: Sequence[Matrix]) -> None:
-        self.matrices = matrices
+        step = -(-sum(X.shape[0] for X in matrices) // _CELLS_TO_COMPARE)
+        self.matrices = [X[::step] for X in matrices]
 
     @cached_property
     def mean(self) -> Floats:

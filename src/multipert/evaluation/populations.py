@@ -56,36 +56,32 @@ class Population:
         return f"Population({self.n_cells} cells x {self.n_genes} genes, {kind})"
 
     @cached_property
-    def _moments(self) -> tuple[Floats, Floats]:
-        """Mean and unbiased variance of each gene, with the arithmetic of scanpy's ranking.
-
-        Squares are taken in the precision of the data and summed in float64: only so are the ranks of nearly tied
-        genes those of scanpy.
-        """
-        n = self.n_cells
-        total, squares = np.zeros(self.n_genes), np.zeros(self.n_genes)
-        if is_sparse(self.X):
-            genes, values = self.X.indices, self.X.data
-            total += np.bincount(genes, weights=values, minlength=self.n_genes)
-            squares += np.bincount(genes, weights=values * values, minlength=self.n_genes)
-        else:
-            for rows in slices(n, width=self.n_genes):
-                block = self.X[rows]
-                total += block.sum(axis=0, dtype=np.float64)
-                squares += (block * block).sum(axis=0, dtype=np.float64)
-        mean = total / n
-        variance = squares / n - mean**2
-        return mean, variance * (n / (n - 1)) if n > 1 else np.zeros_like(mean)
-
-    @property
     def mean(self) -> Floats:
         """Mean of each gene, shape (genes,)."""
-        return self._moments[0]
+        return self._sum(lambda values: values) / self.n_cells
 
-    @property
+    @cached_property
     def variance(self) -> Floats:
-        """Unbiased variance of each gene, shape (genes,); 0 for a single cell."""
-        return self._moments[1]
+        """Unbiased variance of each gene, shape (genes,); 0 for a single cell.
+
+        With the arithmetic of scanpy's ranking: squares are taken in the precision of the data and summed in float64.
+        Only so are the ranks of nearly tied genes those of scanpy.
+        """
+        n = self.n_cells
+        if n == 1:
+            return np.zeros(self.n_genes)
+        variance: Floats = self._sum(lambda values: values * values) / n - self.mean**2
+        return variance * (n / (n - 1))
+
+    def _sum(self, function: Callable[[NDArray[Any]], NDArray[Any]]) -> Floats:
+        """Sum a function of the values over the cells, in float64, (genes,)."""
+        if is_sparse(self.X):
+            sums = np.bincount(self.X.indices, weights=function(self.X.data), minlength=self.n_genes)
+            return sums.astype(np.float64, copy=False)  # numpy counts in whole numbers where nothing is stored
+        total = np.zeros(self.n_genes)
+        for rows in slices(self.n_cells, width=self.n_genes):
+            total += function(self.X[rows]).sum(axis=0, dtype=np.float64)
+        return total
 
     def columns(self, genes: Integers) -> Floats:
         """Dense float64 values of a few genes, shape (cells, len(genes))."""

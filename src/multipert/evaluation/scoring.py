@@ -158,6 +158,7 @@ def score(
             if not metric.several and metric.space == space:
                 scores.iat[row, column], notes.iat[row, column] = _score_one(comparison, metric)
 
+    both_spaces = any(metric.space == "components" for metric in metrics if not metric.several)
     with ThreadPoolExecutor(1, "components") as beside:
         for row, (name, comparison) in enumerate(comparisons.items()):
             # A fresh one: what its metrics share is let go with it, whatever the number of perturbations.
@@ -166,9 +167,10 @@ def score(
                 _ = fresh.crossed  # found before two threads ask for it
             # Small products gain nothing from threads, and on a busy machine wait for them a hundred times over.
             with _threads().limit(limits=1 if fresh.n_cells < THREADED_CELLS else None, user_api="blas"):
-                in_components = beside.submit(fill, row, fresh, "components")
+                in_components = beside.submit(fill, row, fresh, "components") if both_spaces else None
                 fill(row, fresh, "genes")
-                in_components.result()
+                if in_components is not None:
+                    in_components.result()
             if each is not None:
                 each(name, fresh)
     for column, metric in enumerate(metrics):

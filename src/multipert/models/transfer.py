@@ -16,26 +16,28 @@ import numpy.typing as npt
 Doubles = npt.NDArray[np.float64]
 
 PRIOR = {
-    "uniform": 0.2,
-    "similar": 0.2,
-    "nearest": 0.2,
-    "linear": 0.25,
-    "proportional": 0.3,
-    "floor": 0.4,
-    "common level": 0.1,
+    "uniform": 0.15,
+    "similar": 0.1,
+    "nearest": 0.1,
+    "linear": 0.2,
+    "linear, light penalty": 0.0,
+    "strong": 0.5,
+    "proportional": 0.45,
+    "floor": 0.3,
+    "common level": 0.0,
     "falls in proportion": 0.0,
     "unlike others": 0.0,
-    "control noise": 0.5,
+    "control noise": 0.6,
     "control noise, all contexts": 0.0,
 }
 """Coefficient of each term before any context is left out. Where several contexts can be asked, they decide; the
 numbers matter where there are one or two. They were chosen on simulated data and on pairs of contexts (one to learn
-from, one to predict), where the best values hardly differ: about .85 of the shift, half-way to proportional."""
+from, one to predict), where the best values hardly differ: half of a weak shift and all of a strong one, half-way to proportional."""
 
 OF_NOISE = np.array([term.startswith("control noise") for term in PRIOR])
 LARGEST = 1.5
 """Bound of a coefficient."""
-CAUTION = 20.0
+CAUTION = 5.0
 """Weight of the prior among two contexts, in units of what the left-out contexts say; it falls with the fifth power of
 how many there are, less one: what is learnt from single contexts says little of how to combine two, and six speak for
 themselves."""
@@ -51,16 +53,16 @@ def softmax_weights(profile: Doubles, controls: Doubles, sharpness: float) -> Do
     return weights
 
 
-def ridge_weights(profile: Doubles, controls: Doubles) -> Doubles:
+def ridge_weights(profile: Doubles, controls: Doubles, penalty: float) -> Doubles:
     """Weights of the contexts (contexts,) in a ridge regression from control profile to shift; they add up to one.
 
-    In its dual form, contexts being few and genes many; the penalty is the contexts' mean squared distance from their
-    centre. The same as the baseline ``linear``.
+    In its dual form, contexts being few and genes many; ``penalty`` is in units of the contexts' mean squared distance
+    from their centre. With 1 it is the baseline ``linear``.
     """
     centre = controls.mean(axis=0)
     apart = controls - centre
     K, k = apart @ apart.T, apart @ (profile - centre)
-    penalised = K + np.diag(K).mean() * np.eye(len(K))
+    penalised = K + penalty * np.diag(K).mean() * np.eye(len(K))
     weights: Doubles = 1 / len(K) + np.linalg.pinv(penalised, hermitian=True) @ k
     return weights
 
@@ -114,13 +116,15 @@ def terms(control: Doubles, noise: Doubles, others: Contexts) -> Doubles:
     -----
     With ``D_w = sum_k w_k d_k``, shrunk by its own sampling noise, and ``c_w = sum_k w_k c_k``:
 
-    - *uniform*, *similar*, *nearest*, *linear*: ``D_w`` for equal weights, softmax of 10 and of 40 times the
-      correlation of control profiles, and ridge regression from control profile to shift;
+    - *uniform*, *similar*, *nearest*, *linear* (and with a *light penalty*): ``D_w`` for equal weights, softmax of 10
+      and of 40 times the correlation of control profiles, and ridge regression from control profile to shift;
     - *proportional*: what is to be added to ``D_w`` (equal weights) when expression is multiplied as it was elsewhere,
       in place of shifted: ``log1p(expm1(c) expm1(c_w + D_w) / expm1(c_w)) - (c + D_w)``.
 
     The others take ``w`` from *similar*:
 
+    - *strong*: what responds strongly elsewhere does so anywhere, ``D^3 / (D^2 + s)``, s the mean of ``D^2`` over the
+      genes, each weighing as much as it moves (``sum D^4 / sum D^2``);
     - *floor*: what is to be added where ``c + D_w`` would be negative;
     - *common level*: a gene that rises reaches the level it has elsewhere, ``-(c - c_w) D+ / (D+ + c_w)``;
     - *falls in proportion*: a gene that falls loses the same part of its expression, ``D- (c - c_w) / c_w``;
@@ -132,9 +136,12 @@ def terms(control: Doubles, noise: Doubles, others: Contexts) -> Doubles:
     n = len(others)
     shift, shift_noise = others.perturbed - others.control, others.perturbed_noise + others.control_noise
     equal, similar = np.full(n, 1 / n), softmax_weights(control, others.control, 10.0)
-    nearest, linear = softmax_weights(control, others.control, 40.0), ridge_weights(control, others.control)
-    guesses = [without_noise(w @ shift, w**2 @ shift_noise) for w in (equal, similar, nearest, linear)]
+    nearest = softmax_weights(control, others.control, 40.0)
+    linear, light = (ridge_weights(control, others.control, penalty) for penalty in (1.0, 0.2))
+    guesses = [without_noise(w @ shift, w**2 @ shift_noise) for w in (equal, similar, nearest, linear, light)]
     proportional = _in_proportion(control, equal @ others.control, guesses[0])
+    square = guesses[1] ** 2
+    strong = guesses[1] * _part(square, square + square @ square / max(square.sum(), 1e-300))
     floor = np.maximum(-(control + guesses[1]), 0)
 
     level, rise, fall = similar @ others.control, np.maximum(guesses[1], 0), np.minimum(guesses[1], 0)
@@ -148,7 +155,7 @@ def terms(control: Doubles, noise: Doubles, others: Contexts) -> Doubles:
     between = np.maximum(squares / n - (others.control_noise.sum(axis=0) + noise) / (n + 1), 0)
     seen = np.maximum(apart**2 - noise - similar**2 @ others.control_noise, 0)
     chance = [-apart * _part(noise, noise + t) for t in (np.maximum(seen, between), between)]
-    return np.stack([*guesses, proportional, floor, common, falls, unlike, *chance], axis=1)
+    return np.stack([*guesses, strong, proportional, floor, common, falls, unlike, *chance], axis=1)
 
 
 def _part(part: Doubles, whole: Doubles) -> Doubles:

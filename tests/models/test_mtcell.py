@@ -139,7 +139,7 @@ class TestTheModel:
         assert scores["mtcell"]["pearson_delta"] > max(
             scores["linear"]["pearson_delta"], scores["resample"]["pearson_delta"]
         )
-        assert 0.85 < scores["mtcell"]["variance_ratio"] < 1.15
+        assert 0.75 < scores["mtcell"]["variance_ratio"] < 1.25
 
     def test_a_saved_model_predicts_the_same(self, tmp_path: Path) -> None:
         data = PerturbationData.from_anndata(simulate(n_genes=60, cells_per_group=20), **KEYS)

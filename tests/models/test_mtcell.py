@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from multipert import PerturbationData, evaluate, leave_context_out, simulate
-from multipert.models import create, load
+from multipert.errors import InputError, InputWarning
+from multipert.models import Model, create, load
 from multipert.models.cells import LEVELS, Marginals, move, positive_quantiles
+from multipert.models.posterior import update
 from multipert.models.transfer import PRIOR, Contexts, stack, terms
 from multipert.testing import check_model
 
@@ -115,6 +119,213 @@ class TestTheCellStep:
         for values, found in zip(X.toarray().T, positive_quantiles(X), strict=True):
             expected = np.quantile(values[values > 0], LEVELS, method="hazen")
             np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def world() -> PerturbationData:
+    """Five contexts and two perturbations, with counts."""
+    adata = simulate(n_genes=300, perturbations=("alpha", "beta"), cells_per_group=80, response=1.5, seed=3)
+    return PerturbationData.from_anndata(adata, counts_layer="counts", **KEYS)
+
+
+@pytest.fixture(scope="module")
+def fitted(world: PerturbationData) -> Model:
+    return create("mtcell").fit(world, leave_context_out(world, "B"))
+
+
+@pytest.fixture(scope="module")
+def controls(world: PerturbationData) -> AnnData:
+    return world.to_anndata(world.rows(condition="control", context="B"))
+
+
+def cells_of(data: PerturbationData, condition: str, first: int | None = None) -> AnnData:
+    return data.to_anndata(data.rows(condition=condition, context="B")[:first])
+
+
+def mean_error(predicted: AnnData, truth: AnnData) -> float:
+    """Squared distance between the means."""
+    return float(((np.asarray(predicted.X.mean(axis=0)) - np.asarray(truth.X.mean(axis=0))) ** 2).sum())
+
+
+class TestAPilot:
+    def test_it_is_better_than_either_alone(self, world: PerturbationData, fitted: Model, controls: AnnData) -> None:
+        rows = world.rows(condition="alpha", context="B")
+        pilot, truth = world.to_anndata(rows[:20]), world.to_anndata(rows[20:])
+        both = mean_error(fitted.predict(controls, "alpha", pilot=pilot), truth)
+        assert both < mean_error(fitted.predict(controls, "alpha"), truth)
+        assert both < mean_error(pilot, truth)
+
+    def test_of_other_perturbations_it_says_nothing(
+        self, world: PerturbationData, fitted: Model, controls: AnnData
+    ) -> None:
+        with_pilot = fitted.predict(controls, ["alpha", "beta"], pilot=cells_of(world, "alpha", 20))
+        np.testing.assert_array_equal(with_pilot.X[len(controls) :], fitted.predict(controls, "beta").X)
+
+    def test_infinite_noise_leaves_the_prediction_as_it_is(self) -> None:
+        rng = np.random.default_rng(0)
+        shift, variances, seen = rng.normal(size=(3, 50))
+        told, after = update(shift, variances**2, seen, np.full(50, np.inf))
+        np.testing.assert_array_equal(told, shift)
+        np.testing.assert_array_equal(after, variances**2)
+
+    def test_many_cells_are_believed(self) -> None:
+        rng = np.random.default_rng(0)
+        shift, seen = rng.normal(size=(2, 50))
+        told, _ = update(shift, np.ones(50), seen, np.full(50, 1e-9))
+        np.testing.assert_allclose(told, seen, atol=1e-6)
+
+    def test_unlabelled_cells_are_of_the_perturbation_asked_for(
+        self, world: PerturbationData, fitted: Model, controls: AnnData
+    ) -> None:
+        pilot = cells_of(world, "alpha", 20)
+        bare = AnnData(pilot.X, var=pilot.var)
+        assert np.array_equal(
+            fitted.predict(controls, "alpha", pilot=bare).X, fitted.predict(controls, "alpha", pilot=pilot).X
+        )
+        with pytest.raises(InputError, match="no column 'condition'"):
+            fitted.predict(controls, "all", pilot=bare)
+
+    def test_cells_of_nothing_asked_for_are_refused(
+        self, world: PerturbationData, fitted: Model, controls: AnnData
+    ) -> None:
+        with pytest.raises(InputError, match="no cell of the pilot is of 'beta'"):
+            fitted.predict(controls, "beta", pilot=cells_of(world, "alpha", 5))
+
+    def test_controls_of_several_contexts_are_refused(self, world: PerturbationData, fitted: Model) -> None:
+        with pytest.raises(InputError, match="a pilot tells of one context"):
+            fitted.predict(
+                world.to_anndata(world.rows(condition="control")), "alpha", pilot=cells_of(world, "alpha", 5)
+            )
+
+    def test_other_models_refuse_it(self, world: PerturbationData, controls: AnnData) -> None:
+        model = create("linear").fit(world, leave_context_out(world, "B"))
+        with pytest.raises(InputError, match="linear cannot learn from a pilot"):
+            model.predict(controls, "alpha", pilot=cells_of(world, "alpha", 5))
+        with pytest.raises(InputError, match="linear cannot give intervals"):
+            model.predict(controls, "alpha", intervals=0.9)
+
+
+class TestIntervals:
+    def test_they_hold_the_true_means_as_often_as_said(self) -> None:
+        held = []
+        for seed in range(3):
+            data = PerturbationData.from_anndata(
+                simulate(n_genes=500, perturbations=("alpha",), cells_per_group=100, seed=seed), **KEYS
+            )
+            for context in data.contexts:
+                model = create("mtcell").fit(data, leave_context_out(data, context))
+                known = data.to_anndata(data.rows(condition="control", context=context))
+                truth = np.asarray(data.X[data.rows(condition="alpha", context=context)].mean(axis=0)).ravel()
+                varm = model.predict(known, "alpha", intervals=0.9).varm
+                low, high = varm["mean_low"]["alpha"], varm["mean_high"]["alpha"]
+                held.append(((low <= truth) & (truth <= high))[truth > 0].mean())
+        assert 0.85 < np.mean(held) < 0.95
+
+    def test_a_column_for_each_perturbation_and_context(self, world: PerturbationData, fitted: Model) -> None:
+        some = world.to_anndata(world.rows(condition="control")[::4])
+        predicted = fitted.predict(some, "all", intervals=0.5)
+        assert list(predicted.varm["mean_low"].columns) == [
+            f"{perturbation}, {context}" for perturbation in ("alpha", "beta") for context in "ABCDE"
+        ]
+        assert (predicted.varm["mean_low"] <= predicted.varm["mean_high"]).to_numpy().all()
+        assert predicted.uns["multipert"]["intervals"] == 0.5
+
+    def test_a_pilot_narrows_them(self, world: PerturbationData, fitted: Model, controls: AnnData) -> None:
+        def width(**asked: AnnData) -> float:
+            varm = fitted.predict(controls, "alpha", intervals=0.9, **asked).varm
+            return float((varm["mean_high"] - varm["mean_low"]).to_numpy().mean())
+
+        assert width(pilot=cells_of(world, "alpha", 20)) < width()
+
+    def test_a_probability_is_asked_for(self, fitted: Model, controls: AnnData) -> None:
+        with pytest.raises(InputError, match="between 0 and 1"):
+            fitted.predict(controls, "alpha", intervals=90)
+
+
+class TestDoubt:
+    def test_contexts_that_share_nothing(self) -> None:
+        rng = np.random.default_rng(0)
+        X = np.abs(rng.normal(1, 0.3, (360, 50))).astype("f4")
+        obs = pd.DataFrame(
+            {"condition": np.tile(["control", "alpha"], 180), "cell_type": np.repeat(list("ABC"), 120)},
+            index=[f"cell{i}" for i in range(360)],
+        )
+        for context in range(3):  # a response of its own in each
+            rows = np.arange(360)[(obs.condition == "alpha") & (obs.cell_type == "ABC"[context])]
+            X[np.ix_(rows, np.arange(context * 15, context * 15 + 15))] += 1
+        data = PerturbationData.from_anndata(AnnData(X, obs=obs), **KEYS)
+        model = create("mtcell").fit(data, leave_context_out(data, "A"))
+        known = data.to_anndata(data.rows(condition="control", context="A"))
+        with pytest.warns(InputWarning, match="hardly better .* than by no change"):
+            predicted = model.predict(known, "alpha")
+        assert np.abs(predicted.X.mean(axis=0) - np.asarray(known.X.mean(axis=0)).ravel()).max() < 0.25
+        assert "hardly better" in predicted.uns["multipert"]["warnings"][-1]
+
+    def test_controls_from_afar(self, fitted: Model, controls: AnnData) -> None:
+        strange = controls.copy()
+        order = np.argsort(np.asarray(controls.X.mean(axis=0)).ravel())
+        strange.X = controls.X[:, order][:, np.argsort(order[::-1])]  # what was high is low
+        with pytest.warns(InputWarning, match="times as far from the training contexts"):
+            fitted.predict(strange, "alpha")
+
+    def test_a_single_training_context(self, world: PerturbationData) -> None:
+        two = world.to_anndata(np.flatnonzero(np.isin(world.context, [0, 1])))
+        data = PerturbationData.from_anndata(two, **KEYS)
+        model = create("mtcell").fit(data, leave_context_out(data, "B"))
+        with pytest.warns(InputWarning, match="seen in one context only \\('A'\\)"):
+            model.predict(cells_of(data, "control"), "alpha")
+
+
+class TestCounts:
+    def test_they_are_whole_and_add_up_to_those_of_the_control_cells(self, fitted: Model, controls: AnnData) -> None:
+        counts = fitted.predict(controls, "all", counts=True).layers["counts"]
+        assert (counts.data == np.rint(counts.data)).all()
+        sizes = np.asarray(controls.layers["counts"].sum(axis=1)).ravel()
+        np.testing.assert_array_equal(np.asarray(counts.sum(axis=1)).ravel(), np.tile(sizes, 2))
+
+    def test_cells_that_stay_keep_their_counts(self, world: PerturbationData, controls: AnnData) -> None:
+        model = create("no-change").fit(world, leave_context_out(world, "B"))
+        counts = model.predict(controls, "alpha", counts=True).layers["counts"]
+        np.testing.assert_array_equal(counts.toarray(), controls.layers["counts"].toarray())
+
+    def test_they_follow_the_predicted_mean(self, fitted: Model, controls: AnnData) -> None:
+        predicted = fitted.predict(controls, "alpha", counts=True)
+        shares = np.expm1(predicted.X.astype(float))
+        shares /= shares.sum(axis=1, keepdims=True)
+        sizes = np.asarray(controls.layers["counts"].sum(axis=1)).ravel()
+        expected = (shares * sizes[:, None]).sum(axis=0)
+        drawn = np.asarray(predicted.layers["counts"].sum(axis=0)).ravel()
+        assert (np.abs(drawn - expected) <= 5 * np.sqrt(np.maximum(expected, 1))).all()
+
+    def test_control_cells_without_counts_are_refused(self, fitted: Model, controls: AnnData) -> None:
+        bare = AnnData(controls.X, obs=controls.obs, var=controls.var)
+        with pytest.raises(InputError, match="counts need the control cells' own"):
+            fitted.predict(bare, "alpha", counts=True)
+
+
+class TestKeptCells:
+    @pytest.mark.parametrize("name", ["mean-shift", "resample"])
+    def test_the_mean_is_the_models_and_the_cells_are_the_controls(
+        self, world: PerturbationData, controls: AnnData, name: str
+    ) -> None:
+        model = create(name).fit(world, leave_context_out(world, "B"))
+        own, kept = (model.predict(controls, "alpha", cells=cells) for cells in ("model", "keep"))
+        mean = own.X.mean(axis=0)
+        often = mean * len(controls) > 5
+        np.testing.assert_allclose(kept.X.mean(axis=0)[often], mean[often], rtol=1e-3)
+        assert kept.uns["multipert"]["cells"] == "keep"
+        assert own.uns["multipert"]["cells"] == "model"
+        # Zeros stay the rule, as in control cells, where a shift of the mean leaves none.
+        assert abs((kept.X > 0).mean() - (controls.X > 0).mean()) < 0.05
+
+    def test_no_change_stays_no_change(self, world: PerturbationData, controls: AnnData) -> None:
+        model = create("no-change").fit(world, leave_context_out(world, "B"))
+        kept = model.predict(controls, "alpha", cells="keep")
+        np.testing.assert_allclose(kept.X, controls.X.toarray(), rtol=1e-4)
+
+    def test_another_word_is_refused(self, fitted: Model, controls: AnnData) -> None:
+        with pytest.raises(InputError, match="'model' or 'keep'"):
+            fitted.predict(controls, "alpha", cells="kept")
 
 
 class TestTheModel:

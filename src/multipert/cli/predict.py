@@ -26,18 +26,42 @@ def predict(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Apply every perturbation the model knows.")] = False,
     missing_genes: MissingGenes = "error",
+    pilot: Annotated[
+        Path | None,
+        typer.Option(
+            "--pilot", metavar="CELLS", help="A few perturbed cells of the same context, to learn from (mtcell)."
+        ),
+    ] = None,
+    intervals: Annotated[
+        float | None,
+        typer.Option("--intervals", metavar="P", help="Write intervals that hold each gene's mean so often (mtcell)."),
+    ] = None,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="Write whole counts too, from control cells that bring theirs.")
+    ] = False,
+    keep_cells: Annotated[
+        bool, typer.Option("--keep-cells", help="Take the model's mean alone, and move each control cell to it.")
+    ] = False,
 ) -> None:
     """Predict how control cells would look under one or several perturbations."""
     from multipert.data import ENDINGS, check_ending, check_writable, write_cells
     from multipert.models import load
 
     check_ending(out, ENDINGS)
-    check_writable(out, inputs=[cells])
+    check_writable(out, inputs=[cells] if pilot is None else [cells, pilot])
     if bool(perturbation) == all_:
         raise InputError("say what to predict with --perturbation NAME, once or more, or with --all: one of the two")
     model = load(run)
     names = list(model.perturbations) if all_ else list(dict.fromkeys(perturbation or []))
-    predicted = model.predict(cells, names[0] if len(names) == 1 else names, missing_genes=missing_genes)
+    predicted = model.predict(
+        cells,
+        names[0] if len(names) == 1 else names,
+        missing_genes=missing_genes,
+        pilot=pilot,
+        intervals=intervals,
+        counts=counts,
+        cells="keep" if keep_cells else "model",
+    )
     predicted.uns["multipert"]["run"] = str(run.resolve())
     write_cells(predicted, out)
     under = names[0] if len(names) == 1 else f"each of {len(names)} perturbations"

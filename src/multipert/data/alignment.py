@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from multipert.data.conditions import joint_labels
-from multipert.data.expression import are_whole, check_log_normalised, take_expression
+from multipert.data.expression import are_whole, check_log_normalised, take_counts, take_expression
 from multipert.data.files import read_cells
 from multipert.data.gene_names import match_names
 from multipert.data.keys import Keys
@@ -37,6 +37,8 @@ class AlignedCells:
         (cells,) a number for each context among the cells; all 0 where ``obs`` does not name contexts.
     filled
         Genes that the cells lack, taken as zero.
+    counts
+        (cells, genes) the raw counts, where the cells have them.
     scale
         How the expression came to its scale, in words.
     notes
@@ -47,6 +49,7 @@ class AlignedCells:
     obs: pd.DataFrame
     context: NDArray[np.int64]
     filled: tuple[str, ...]
+    counts: sparse.csr_matrix | None
     scale: str
     notes: tuple[str, ...]
 
@@ -94,9 +97,14 @@ def read_aligned(
         X = take_expression(adata, layer)
         genes = pd.Index(space.genes)
         names, note = match_names(adata.var, genes)
+        given = X
         X, scale, notes = _on_scale(adata, X, names, space)
         position = positions(names, genes, zero_missing=missing_genes == "zero")
         X = select_genes(X, position)
+        counts = given if scale is not _AS_GIVEN else None
+        if counts is None and keys.counts_layer in adata.layers:
+            counts = take_counts(adata, keys.counts_layer)
+        counts = None if counts is None else select_genes(counts, position)
         if scale is _AS_GIVEN and space.scale is not None:
             space.scale.check(X, position >= 0)
     except InputError as error:
@@ -114,7 +122,7 @@ def read_aligned(
         notes.append(f"{len(filled):,} of {len(genes):,} genes are missing and were taken as zero ({_listed(filled)})")
     for note in notes:
         warnings.warn(note, InputWarning, stacklevel=3)
-    return AlignedCells(X, adata.obs, context, filled, scale, tuple(notes))
+    return AlignedCells(X, adata.obs, context, filled, counts, scale, tuple(notes))
 
 
 def _on_scale(

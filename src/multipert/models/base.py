@@ -8,9 +8,9 @@ import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,28 @@ if TYPE_CHECKING:
     from torch import nn
 
     from multipert.data import PerturbationData, Split
-    from multipert.data.alignment import AlignedCells
     from multipert.models.metadata import FitMetadata
     from multipert.models.run_folder import Arrays, Layout
     from multipert.training import Precision
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says of control cells under one perturbation.
+
+    Attributes
+    ----------
+    cells
+        (cells, genes) predicted profiles.
+    intervals
+        (groups, genes, 2) lower and upper end of each gene's mean in each group of cells, where they were asked for.
+    notes
+        What the user should know of it: sentences.
+    """
+
+    cells: npt.NDArray[np.float32]
+    intervals: npt.NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Model(ABC):
@@ -113,6 +131,24 @@ class Model(ABC):
     @abstractmethod
     def _predict(self, X: csr_matrix, groups: npt.NDArray[np.int64], condition: int) -> npt.NDArray[np.float32]:
         """Perturbed profiles (cells, genes) of control cells ``X``; cells of one context share a group number."""
+
+    def _answer(
+        self,
+        X: csr_matrix,
+        groups: npt.NDArray[np.int64],
+        condition: int,
+        pilot: csr_matrix | None,
+        level: float | None,
+    ) -> Answer:
+        """:meth:`_predict`, for a model that can do more with it.
+
+        ``pilot`` are perturbed cells of the same context (cells, genes), ``level`` the probability with which intervals
+        shall hold each gene's mean.
+        """
+        for asked, what in ((pilot, "learn from a pilot"), (level, "give intervals")):
+            if asked is not None:
+                raise InputError(f"{self.name} cannot {what}: mtcell can")
+        return Answer(self._predict(X, groups, condition))
 
     @abstractmethod
     def _arrays(self) -> Arrays:
@@ -220,6 +256,10 @@ class Model(ABC):
         perturbation: str | Sequence[str],
         *,
         missing_genes: str = "error",
+        pilot: AnnData | str | Path | None = None,
+        intervals: float | None = None,
+        counts: bool = False,
+        cells: Literal["model", "keep"] = "model",
     ) -> AnnData:
         """Predict how control cells would look under a perturbation, or under several.
 
@@ -234,6 +274,18 @@ class Model(ABC):
         missing_genes
             What to do when a gene of the training data is not in ``controls``: ``"error"`` refuses, ``"zero"`` takes
             it as zero in every cell.
+        pilot
+            A few perturbed cells of the context that ``controls`` are of, for models that learn from them (mtcell).
+        intervals
+            A probability, such as 0.9: with it, ``varm["mean_low"]`` and ``varm["mean_high"]`` hold each gene's mean,
+            a column for each perturbation (and context), from models that give intervals (mtcell).
+        counts
+            Whether ``layers["counts"]`` holds whole counts too, adding up in each cell to those of its control cell,
+            which must bring its counts: as ``X``, or in the counts layer of training.
+        cells
+            ``"model"``: the cells as the model predicts them. ``"keep"``: only their mean, to which each control cell
+            is moved in its own rank (:func:`multipert.models.cells.keep`), so that a mean can be judged without the
+            cells that carry it.
 
         Returns
         -------
@@ -249,27 +301,18 @@ class Model(ABC):
             If the model is not fitted, a perturbation is unknown or named twice, genes are missing, or the cells are
             no control cells, on another scale than training, or counts that it cannot tell how to normalise.
         """
-        import pandas as pd
-        from anndata import AnnData
+        from multipert.models.prediction import predict
 
-        from multipert.data.alignment import read_aligned
-
-        metadata = self._fitted()
-        names = self._named(perturbation)
-        cells = read_aligned(controls, metadata.space, metadata.keys, missing_genes=missing_genes, controls_only=True)
-        X = np.empty((len(names), *cells.X.shape), dtype=np.float32)
-        for under, name in zip(X, names, strict=True):
-            np.maximum(self._predict(cells.X, cells.context, metadata.conditions.index(name)), 0, out=under)
-        n_cells = len(cells.obs)
-        obs = cells.obs.iloc[np.tile(np.arange(n_cells), len(names))]
-        if not isinstance(perturbation, str) or len(names) > 1:
-            obs = obs.set_axis([f"{cell}-{name}" for name in names for cell in cells.obs.index])
-        for column in metadata.labels[names[0]]:
-            labels = np.repeat([metadata.labels[name][column] for name in names], n_cells)
-            obs = obs.assign(**{column: pd.Categorical(labels) if labels.dtype.kind == "U" else labels})
-        var = pd.DataFrame(index=pd.Index(metadata.genes))
-        uns = {"multipert": self._provenance(cells, names)}
-        return AnnData(X.reshape(-1, X.shape[-1]), obs=obs, var=var, uns=uns)
+        return predict(
+            self,
+            controls,
+            perturbation,
+            missing_genes=missing_genes,
+            pilot=pilot,
+            intervals=intervals,
+            counts=counts,
+            cells=cells,
+        )
 
     def _named(self, perturbation: str | Sequence[str]) -> list[str]:
         """The names of the perturbations asked for."""
@@ -287,19 +330,6 @@ class Model(ABC):
         if not names or len(set(names)) < len(names):
             raise InputError(f"name one perturbation or several, each once, not {names}")
         return names
-
-    def _provenance(self, cells: AlignedCells, perturbations: Sequence[str]) -> dict[str, Any]:
-        """What a prediction keeps of how it was made, in types that h5ad and zarr can hold."""
-        return {
-            "model": repr(self),
-            "version": importlib.metadata.version("multipert"),
-            "data_fingerprint": self.metadata_.fingerprint,
-            "held_out": self.metadata_.rule.label or "",
-            "perturbations": np.array(perturbations, dtype=object),
-            "genes_filled": np.array(cells.filled, dtype=object),
-            "scale": cells.scale,
-            "warnings": np.array(cells.notes, dtype=object),
-        }
 
     def training_data(self, adata: AnnData | str | Path) -> tuple[PerturbationData, Split]:
         """Read again the data the model was fitted to, and its split.

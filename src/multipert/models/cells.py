@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
+from scipy.special import ndtri
 
 Doubles = npt.NDArray[np.float64]
 
@@ -17,6 +18,10 @@ LEVELS = (np.arange(8) + 0.5) / 8
 """At which quantiles positive values are described."""
 ENOUGH = 8
 """Positive values of a gene from which their distribution is taken for known; fewer are, if no more are asked for."""
+
+
+SPREAD = 0.4
+"""Standard deviation over mean of positive values, for genes that hardly any control cell expresses."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,23 @@ def move(X: csr_matrix, wanted: Marginals, rng: np.random.Generator) -> npt.NDAr
         ordered = np.lexsort((rng.random(n_cells), own))
         moved[gene, ordered[n_cells - n :]] = positive
     return np.ascontiguousarray(moved.T)
+
+
+def keep(X: csr_matrix, mean: Doubles, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Move control cells ``X`` (cells, genes), of one context, to the mean that any model predicted for them, (genes,).
+
+    The share of cells that express a gene follows the mean as it does from gene to gene in the control cells.
+    """
+    own, share = (np.asarray(values.mean(axis=0), dtype=np.float64).ravel() for values in (X, X > 0))
+    from scipy.optimize import isotonic_regression  # only here: it takes long to import
+
+    order = np.argsort(own)
+    rising = isotonic_regression(share[order]).x
+    change = np.interp(mean, own[order], rising) - np.interp(own, own[order], rising)
+    wanted = np.clip(share + change, 0, 1)
+    level = np.divide(mean, wanted, out=np.zeros_like(mean), where=wanted > 0)
+    elsewhere = level[:, None] * np.maximum(1 + SPREAD * ndtri(LEVELS), 0)
+    return move(X, Marginals(mean, wanted, np.zeros_like(elsewhere), elsewhere), rng)
 
 
 def _possible(wanted: Marginals) -> Doubles:

@@ -2,7 +2,8 @@
 
 1. **Mean.** The mean shift of each gene in a new context is a sum of a few guesses made from the training contexts;
    their coefficients are chosen by predicting each training context from the others (:mod:`.transfer`).
-2. **Share.** The share of cells that express each gene is predicted the same way.
+2. **Share.** The share of cells that express each gene is predicted the same way. From the errors made with left-out
+   contexts come intervals, and the prior that a pilot of a few perturbed cells updates (:mod:`.posterior`).
 3. **Marginal.** Positive values keep the distribution that they have in the control cells, stretched as it was in the
    training contexts.
 4. **Cells.** The values go to the cells in the order of the control cells' own: each predicted cell is its control
@@ -14,17 +15,28 @@ zero, and the prediction to no change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from multipert.errors import InputError
-from multipert.models.base import Model
+from multipert.models.base import Answer, Model
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
+from multipert.models.posterior import (
+    KNOTS,
+    Experience,
+    expected_squares,
+    half_width,
+    leave_out,
+    pilot_noise,
+    update,
+    variance,
+)
 from multipert.models.registry import register
-from multipert.models.transfer import Contexts, Doubles, softmax_weights, stack, terms
+from multipert.models.transfer import OF_NOISE, Contexts, Doubles, softmax_weights, stack, terms
 from multipert.training import History
 
 if TYPE_CHECKING:
@@ -35,6 +47,7 @@ if TYPE_CHECKING:
     from multipert.training import TrainerConfig
 
 Rows = npt.NDArray[np.int64]
+Moments = dict[str, Doubles]
 
 
 @register
@@ -42,8 +55,9 @@ class MTCell(Model):
     """Predicts each gene's mean by stacking what the training contexts did, and moves each cell there in its own rank.
 
     ``learnt_`` holds, by (condition, context, gene), ``mean``, ``variance``, ``share`` (of cells that express the
-    gene) and ``quantiles`` (of its positive values); ``cells``, (conditions, contexts), how many cells each is of; and
-    the coefficients of the terms for means and for shares, ``mean_terms`` and ``share_terms``.
+    gene) and ``quantiles`` (of its positive values); ``cells``, (conditions, contexts), how many cells each is of; the
+    coefficients of the terms for means and for shares, ``mean_terms`` and ``share_terms``; and for each condition what
+    leaving out contexts showed, such as ``mean_squares`` (see :class:`~multipert.models.posterior.Experience`).
     """
 
     name = "mtcell"
@@ -69,36 +83,109 @@ class MTCell(Model):
         self.learnt_ = gene_moments(data, np.sort(np.concatenate([split.train, split.validation])))
         seen = [self._seen(condition) for condition in range(1, len(data.conditions))]
         for what in ("mean", "share"):
-            self.learnt_[f"{what}_terms"] = stack(
-                [self._contexts(what, 1 + i, contexts) for i, contexts in enumerate(seen) if len(contexts)]
-            )
+            known = {1 + i: self._contexts(what, 1 + i, contexts) for i, contexts in enumerate(seen) if len(contexts)}
+            coefficients = self.learnt_[f"{what}_terms"] = stack(list(known.values()))
+            shown = [leave_out(known[c], coefficients) if c in known else None for c in range(len(data.conditions))]
+            self.learnt_ |= _as_arrays(what, shown, len(data.genes))
         return History()
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
+        return self._answer(X, groups, condition, None, None).cells
+
+    def _answer(
+        self, X: csr_matrix, groups: Rows, condition: int, pilot: csr_matrix | None, level: float | None
+    ) -> Answer:
         contexts = self._seen(condition)
+        name = self.metadata_.conditions[condition]
         if len(contexts) == 0:
             raise InputError(
-                f"training saw no context with both control cells and cells of "
-                f"{self.metadata_.conditions[condition]!r}, so {self.name} cannot tell what it does: choose another "
-                "perturbation, or bring such a context"
+                f"training saw no context with both control cells and cells of {name!r}, so {self.name} cannot tell "
+                "what it does: choose another perturbation, or bring such a context"
             )
-        predicted = np.empty(X.shape, dtype=np.float32)
+        predicted, intervals, notes = np.empty(X.shape, dtype=np.float32), [], self._doubts(condition, contexts)
         for group in np.unique(groups):
             cells = np.flatnonzero(groups == group)
+            control = _moments(X[cells])
+            far = self._distance(control, len(cells), contexts)
+            if far > 1:
+                notes.append(
+                    f"control cells lie {far:.1f} times as far from the training contexts of {name!r} as a new context "
+                    f"may be expected to: the response is scaled by {1 / far:.2f}"
+                )
+            means, shares = (
+                self._carry(what, control, len(cells), condition, contexts, pilot, 1 / max(far, 1.0))
+                for what in ("mean", "share")
+            )
             # The same chance for a context whether it is predicted alone or among others.
             rng = np.random.default_rng((self.seed, condition))
-            predicted[cells] = move(X[cells], self._marginals(X[cells], condition, contexts), rng)
-        return predicted
+            marginals = self._marginals(control, means[0], shares[0].clip(0, 1), condition, contexts)
+            predicted[cells] = move(X[cells], marginals, rng)
+            if level is not None:
+                width = half_width(means[1], int(self.learnt_["mean_left_out"][condition]), level)
+                intervals.append(np.stack([np.maximum(means[0] - width, 0), means[0] + width], axis=1))
+        return Answer(predicted, np.stack(intervals) if level is not None else None, tuple(notes))
 
-    def _marginals(self, X: csr_matrix, condition: int, contexts: Rows) -> Marginals:
-        """What the cells of one context are predicted to have, gene by gene, from their control cells ``X``."""
-        control = _moments(X)
-        predicted = {}
-        for what in ("mean", "share"):
-            others = self._contexts(what, condition, contexts)
-            guessed = terms(control[what], _noise(control, what, X.shape[0]), others)
-            predicted[what] = np.maximum(control[what] + guessed @ self.learnt_[f"{what}_terms"], 0)
+    def _carry(
+        self,
+        what: str,
+        control: Moments,
+        n_cells: int,
+        condition: int,
+        contexts: Rows,
+        pilot: csr_matrix | None,
+        held_back: float,
+    ) -> tuple[Doubles, Doubles]:
+        """The mean, or the share, of each gene under a perturbation, and its variance, from the controls' moments."""
+        others, noise = self._contexts(what, condition, contexts), _noise(control, what, n_cells)
+        experience, coefficients = self._experience(what, condition), self.learnt_[f"{what}_terms"]
+        guessed = terms(control[what], noise, others)
+        response = held_back * experience.trust * (guessed @ (coefficients * ~OF_NOISE))
+        carried = np.maximum(control[what] + response + guessed @ (coefficients * OF_NOISE), 0)
+        variances = variance(expected_squares(response, control[what], noise, others), experience)
+        if pilot is None or pilot.shape[0] == 0:
+            return carried, variances
+        seen = _moments(pilot)
+        weights = softmax_weights(control["mean"], self._of("mean", 0, contexts), 10.0)
+        spread = weights @ (_noise({w: self._of(w, condition, contexts) for w in seen}, what, 2))
+        heard = pilot_noise(_noise(seen, what, 2), spread, pilot.shape[0])
+        shift, variances = update(carried - control[what], variances, seen[what] - control[what], heard)
+        return np.maximum(control[what] + shift, 0), variances
 
+    def _doubts(self, condition: int, contexts: Rows) -> list[str]:
+        """What the training contexts say against a prediction."""
+        name, experience = self.metadata_.conditions[condition], self._experience("mean", condition)
+        if len(contexts) == 1:
+            only = self.metadata_.contexts[contexts[0]]
+            return [f"{name!r} was seen in one context only ({only!r}): how far others differ cannot be told from it"]
+        if experience.trust < 1:
+            return [
+                f"left-out training contexts were predicted hardly better under {name!r} than by no change: the "
+                f"response is scaled by {experience.trust:.2f}"
+            ]
+        return []
+
+    def _distance(self, control: Moments, n_cells: int, contexts: Rows) -> float:
+        """How far control cells lie from the nearest training context, in units of how far they may be expected to.
+
+        Distances between mean profiles, their sampling noise taken off. Expected is the largest distance among the
+        training contexts, ``1 + 2 / (n - 1)`` times for n of them, since few say little of how far contexts can lie
+        apart. 0 where there are not two.
+        """
+        if len(contexts) < 2:
+            return 0.0
+        known = self._contexts("mean", 0, contexts)
+
+        def squares(profile: Doubles, noise: Doubles) -> Doubles:
+            apart: Doubles = ((known.control - profile) ** 2 - known.control_noise - noise).sum(axis=1)
+            return np.maximum(apart, 0)
+
+        among = max(squares(*one).max() for one in zip(known.control, known.control_noise, strict=True))
+        nearest = squares(control["mean"], _noise(control, "mean", n_cells)).min()
+        expected = (1 + 2 / (len(contexts) - 1)) * np.sqrt(among)
+        return float(np.sqrt(nearest) / expected) if expected > 0 else 0.0
+
+    def _marginals(self, control: Moments, mean: Doubles, share: Doubles, condition: int, contexts: Rows) -> Marginals:
+        """What the cells of a context shall have, gene by gene, given mean and share."""
         weights = softmax_weights(control["mean"], self._of("mean", 0, contexts), 10.0)
         before, after = (self._of("quantiles", c, contexts) for c in (0, condition))
         enough = [
@@ -107,9 +194,9 @@ class MTCell(Model):
         change = np.nan_to_num(_weighted_mean(after - before, weights, enough[0] & enough[1]))
         # Positive values change as far as the mean does of what the training contexts' did.
         shift = weights @ (self._of("mean", condition, contexts) - self._of("mean", 0, contexts))
-        followed = _ratio(np.abs(predicted["mean"] - control["mean"]), np.abs(shift)).clip(0, 1)
+        followed = _ratio(np.abs(mean - control["mean"]), np.abs(shift)).clip(0, 1)
         elsewhere = _weighted_mean(after, weights, ~np.isnan(after[..., 0]))
-        return Marginals(predicted["mean"], predicted["share"].clip(0, 1), followed[:, None] * change, elsewhere)
+        return Marginals(mean, share, followed[:, None] * change, elsewhere)
 
     def _seen(self, condition: int) -> Rows:
         """The contexts that training saw both with and without a perturbation."""
@@ -129,6 +216,10 @@ class MTCell(Model):
             noise.append(_noise(known, what, self.learnt_["cells"][c, contexts, None]))
         return Contexts(*values, *noise)
 
+    def _experience(self, what: str, condition: int) -> Experience:
+        kept = {name: self.learnt_[f"{what}_{name}"][condition] for name in EXPERIENCE}
+        return Experience(int(kept.pop("left_out")), *kept.values())
+
     def _arrays(self) -> Arrays:
         return self.learnt_
 
@@ -139,7 +230,37 @@ class MTCell(Model):
         shape = len(self.metadata_.conditions), len(self.metadata_.contexts), len(self.metadata_.genes)
         by_gene: Layout = dict.fromkeys(("mean", "variance", "share"), (shape, "f"))
         coefficients: Layout = {f"{what}_terms": ((None,), "f") for what in ("mean", "share")}
-        return {**by_gene, "quantiles": ((*shape, len(LEVELS)), "f"), "cells": (shape[:2], "i"), **coefficients}
+        n_conditions, _, n_genes = shape
+        shown: Layout = {
+            f"{what}_{name}": (
+                (
+                    n_conditions,
+                    *({"squares": (n_genes,)} | dict.fromkeys(("expected", "found"), (KNOTS,))).get(name, ()),
+                ),
+                "i" if name == "left_out" else "f",
+            )
+            for what in ("mean", "share")
+            for name in EXPERIENCE
+        }
+        return {
+            **by_gene,
+            **shown,
+            "quantiles": ((*shape, len(LEVELS)), "f"),
+            "cells": (shape[:2], "i"),
+            **coefficients,
+        }
+
+
+EXPERIENCE = ("left_out", "squares", "expected", "found", "skill", "trust")
+"""The attributes of an experience, in order, as they are kept."""
+
+
+def _as_arrays(what: str, shown: Sequence[Experience | None], n_genes: int) -> Arrays:
+    """Experiences side by side, one a condition; control, and what no context was left out of, shows nothing."""
+    line = np.linspace(0, 1, KNOTS)
+    nothing = Experience(0, np.zeros(n_genes), line, line, 0.0, 1.0)
+    columns = zip(*(astuple(one or nothing) for one in shown), strict=True)
+    return {f"{what}_{name}": np.array(values) for name, values in zip(EXPERIENCE, columns, strict=True)}
 
 
 def gene_moments(data: PerturbationData, rows: Rows) -> Arrays:

@@ -32,7 +32,8 @@ PRIOR = {
 }
 """Coefficient of each term before any context is left out. Where several contexts can be asked, they decide; the
 numbers matter where there are one or two. They were chosen on simulated data and on pairs of contexts (one to learn
-from, one to predict), where the best values hardly differ: half of a weak shift and all of a strong one, half-way to proportional."""
+from, one to predict), where the best values hardly differ: half of a weak shift, all of a strong one, half-way to
+proportional."""
 
 OF_NOISE = np.array([term.startswith("control noise") for term in PRIOR])
 LARGEST = 1.5
@@ -214,7 +215,7 @@ def stack(perturbations: list[Contexts]) -> Doubles:
 
 def _bounded(products: Doubles, moments: Doubles, largest: float) -> Doubles:
     """Least squares from its normal equations, every coefficient between 0 and ``largest``."""
-    from scipy.optimize import lsq_linear
+    from scipy.optimize import lsq_linear  # only here: it takes long to import
 
     products = products + 1e-9 * np.trace(products) * np.eye(len(products)) + 1e-300 * np.eye(len(products))
     root = np.linalg.cholesky(products)

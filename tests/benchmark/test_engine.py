@@ -1,14 +1,13 @@
 """The engines: what is done is done once, whatever dies, and the numbers do not depend on who made them."""
 
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,9 @@ import pytest
 from benchmark.conftest import STUDY, outcomes
 from conftest import Run
 from multipert.benchmark import load_results, plan_study, read_study
-from multipert.benchmark.engine import on_gpu
-from multipert.benchmark.jobs import TrialJob
-from multipert.models import fit_together
+from multipert.benchmark.engine import attempt_together, grouped, on_gpu, spread
+from multipert.benchmark.jobs import Job, TrialJob
+from multipert.benchmark.records import TrialResult
 
 N_TRIALS = 3 * 3 * 2
 
@@ -222,24 +221,34 @@ def test_a_full_disk_or_a_forbidden_folder_is_said_before_any_work(run: Run, stu
     assert "choose another folder" in said
 
 
+def jobs_of(study_file: Path, **options: Any) -> Sequence[Job]:
+    return plan_study(read_study(study_file), **options).jobs
+
+
+def test_trials_that_can_be_trained_as_one_are_given_out_together(study_file: Path) -> None:
+    jobs = jobs_of(study_file)
+    groups = list(grouped(jobs, lambda trial: 4))
+    assert [len(group) for group in groups] == [1] * 4 + [4, 2] * 3
+    assert {job.file for group in groups for job in group} == {job.file for job in jobs}
+    for group in groups[4:]:
+        trials = [job for job in group if isinstance(job, TrialJob)]
+        assert len({(trial.model.label, trial.batch_key) for trial in trials}) == 1
+    assert [len(group) for group in grouped(jobs, lambda trial: 1)] == [1] * len(jobs)
+
+
 def test_trials_trained_as_one_give_what_each_gives_alone_but_for_its_random_numbers(
-    run: Run, study_file: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study_file: Path, undisturbed: Path
 ) -> None:
-    monkeypatch.setattr("multipert.benchmark.engine.fits_at_once", lambda model, data, device: 4)
-    fitted = []
-
-    def together(models: Any, *cells: Any, **options: Any) -> None:
-        fitted.append(len(models))
-        fit_together(models, *cells, **options)
-
-    monkeypatch.setattr("multipert.benchmark.jobs.fit_together", together)
-    out = tmp_path / "out"
-    assert run("benchmark", study_file, "--out", out)[0] == 0
-    assert fitted == [4, 2, 4, 2, 4, 2]  # the last two, which train nothing, are refused and done one by one
-    names = ["label", "held_out", "seed", "perturbation"]
-    stacked, alone = (load_results(folder).scores.set_index(names).sort_index() for folder in (out, undisturbed))
-    np.testing.assert_array_equal(stacked["steps"], alone["steps"])
-    np.testing.assert_allclose(stacked["r2_hvg"], alone["r2_hvg"], atol=0.15)
+    alone = load_results(undisturbed).scores.set_index(["label", "held_out", "seed", "perturbation"])
+    for group in list(grouped(jobs_of(study_file), lambda trial: 3))[4:]:
+        for _, record, problem in attempt_together(group):
+            assert problem == ""
+            assert isinstance(record, TrialResult)
+            assert record.status == "done"  # those that train nothing are done one by one
+            for perturbation, scores in record.scores.items():
+                expected = alone.loc[(record.label, record.held_out, record.seed, perturbation)]
+                assert record.steps == expected["steps"]
+                assert scores["r2_hvg"] == pytest.approx(expected["r2_hvg"], abs=0.15)
 
 
 def test_gpus_are_dealt_out_to_trials_that_name_no_device(study_file: Path) -> None:
@@ -250,39 +259,20 @@ def test_gpus_are_dealt_out_to_trials_that_name_no_device(study_file: Path) -> N
             assert not isinstance(dealt, TrialJob) or dealt.device == expected
 
 
-def test_workers_of_a_machine_with_gpus_train_several_fits_each_on_its_own(
-    run: Run, study_file: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There is no GPU here: what is asked of a worker is asked of this process, which is given the CPU for one."""
-    engine = "multipert.benchmark.engine"
-    asked = []
+def test_workers_do_groups_each_on_its_own_gpu(study_file: Path) -> None:
+    """There is no GPU here, and each trial says on which one it was to be."""
+    from distributed import Client, LocalCluster
 
-    class Client:
-        status = "running"
-
-        def nthreads(self) -> dict[str, int]:
-            return {"one": 1, "two": 1}
-
-        def submit(self, do: Any, *arguments: Any, **_: Any) -> Any:
-            asked.append(len(arguments[0]))
-            future: Future[Any] = Future()
-            future.set_result(do(*arguments))
-            return future
-
-    def dealt(job: Any, number: int) -> Any:
-        assert number == 1
-        return job
-
-    monkeypatch.setattr(f"{engine}._cluster", lambda *_: nullcontext(Client()))
-    monkeypatch.setattr("distributed.as_completed", lambda pending: list(pending))
-    monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(name=3))
-    monkeypatch.setattr(f"{engine}._gpus", lambda jobs: 2)
-    monkeypatch.setattr(f"{engine}.on_gpu", dealt)
-    monkeypatch.setattr(f"{engine}.fits_at_once", lambda model, data, device: 4)
-    out = tmp_path / "out"
-    assert run("benchmark", study_file, "--out", out, "--workers", "2")[0] == 0
-    assert asked[-6:] == [4, 2, 4, 2, 4, 2]
-    assert len(load_results(out).trials) == len(load_results(undisturbed).trials)
+    groups = list(grouped([job for job in jobs_of(study_file) if isinstance(job, TrialJob)], lambda trial: 2))
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        ended = list(spread(client, groups[:6], 2))
+    records = [record for _, record, _ in ended if isinstance(record, TrialResult)]
+    assert len(records) == 12
+    asked = {re.findall(r"cuda:\d", record.error)[0] for record in records if record.label != "mean-shift"}
+    assert asked == {"cuda:0", "cuda:1"}
 
 
 def test_the_plan_says_how_much_there_is_to_do_and_does_nothing(run: Run, study_file: Path, tmp_path: Path) -> None:

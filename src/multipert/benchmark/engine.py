@@ -104,17 +104,25 @@ def _engine(
     with _cluster(workers, scheduler) as client:
         at_once = len(client.nthreads())
         gpus = 0 if scheduler is not None else _gpus(jobs)
-        yield (lambda jobs: _spread(client, _groups(jobs) if gpus else ([job] for job in jobs), gpus)), at_once
+        yield (lambda jobs: spread(client, grouped(jobs, _worth) if gpus else ([job] for job in jobs), gpus)), at_once
 
 
 def _here(jobs: Sequence[Job]) -> Iterator[Ended]:
     """Run jobs in this process."""
-    for group in _groups(jobs):
+    for group in grouped(jobs, _worth):
         yield from attempt_together(group)
 
 
-def _groups(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
-    """The jobs in their order; trials that the device profits from training together, together."""
+def grouped(jobs: Sequence[Job], at_once: Callable[[TrialJob], int]) -> Iterator[Sequence[Job]]:
+    """The jobs in their order; trials that can be trained as one, together.
+
+    Parameters
+    ----------
+    jobs
+        What is to be done.
+    at_once
+        How many trials like this one are worth training as one.
+    """
     alike: dict[str, list[TrialJob]] = {}
     for job in jobs:
         if isinstance(job, TrialJob):
@@ -123,16 +131,17 @@ def _groups(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
         if not isinstance(job, TrialJob):
             yield [job]
         elif job.batch_key in alike:  # else it went with the first of its batch
-            yield from _batches(alike.pop(job.batch_key))
+            trials = alike.pop(job.batch_key)
+            size = at_once(job) if len(trials) > 1 else 1
+            yield from (trials[start : start + size] for start in range(0, len(trials), size))
 
 
-def _batches(trials: Sequence[TrialJob]) -> list[Sequence[TrialJob]]:
-    """Divide trials of one batch key into groups as large as the device profits from."""
+def _worth(trial: TrialJob) -> int:
+    """How many trials like this one the device profits from training as one."""
     try:
-        size = fits_at_once(trials[0].create(), trials[0].data(), device=trials[0].device)
+        return fits_at_once(trial.create(), trial.data(), device=trial.device)
     except Exception:  # whatever is wrong is the trial's to report
-        size = 1
-    return [trials[start : start + size] for start in range(0, len(trials), size)]
+        return 1
 
 
 @contextmanager
@@ -175,7 +184,7 @@ def _gpus(jobs: Sequence[Job]) -> int:
     return torch.cuda.device_count() if unnamed else 0
 
 
-def _spread(client: "Client", groups: Iterable[Sequence[Job]], gpus: int) -> Iterator[Ended]:
+def spread(client: "Client", groups: Iterable[Sequence[Job]], gpus: int) -> Iterator[Ended]:
     """Run jobs on a cluster, each group on one worker; those of a worker that dies run again on another."""
     from distributed import as_completed
 

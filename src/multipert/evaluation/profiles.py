@@ -8,8 +8,8 @@ from typing import Literal
 
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
-from multipert.evaluation.metrics import STUDY
 from multipert.evaluation.registry import METRICS, Metric, choose
+from multipert.evaluation.study_metrics import STUDY
 from multipert.evaluation.vcc2026 import VCC2026
 
 

@@ -87,6 +87,18 @@ def test_a_prediction_is_not_set_against_the_cells_it_was_made_from(kang: Callab
     assert abs(crossed) < 0.1
 
 
+def test_predictions_of_several_perturbations_at_once_are_crossed_alike(made: Cells) -> None:
+    """Where each control cell stands for several predicted ones, their names end in the perturbation's."""
+    named = {name: made.control.copy() for name in ("drug-a", "b")}
+    several_truths = dict.fromkeys(named, made.truth)
+    expected = evaluate_many(control=made.control, truth=several_truths, predicted=named)
+    for name, cells in named.items():
+        cells.obs_names = [f"{cell}-{name}" for cell in cells.obs_names]
+    renamed = evaluate_many(control=made.control, truth=several_truths, predicted=named)
+    pd.testing.assert_frame_equal(renamed, expected)
+    assert "crossed halves" in renamed.attrs["notes"]["edist"]
+
+
 def test_crossed_halves_share_no_cell(made: Cells) -> None:
     predicted = made.control[[0, 0, 1, 2, 5, 7]].copy()
     predicted.obs_names = [*made.control.obs_names[[0, 0, 1, 2, 5]], "another"]

@@ -169,20 +169,21 @@ class Comparison:
         """The comparisons whose mean score shares no noise between prediction and controls.
 
         A prediction that moves control cells carries their noise. Where it was made from the very control cells it is
-        scored with (its cells bear their names), these are halved: what was predicted from one half is compared with
-        the other half, and the other way round. Otherwise this comparison alone.
+        scored with (its cells bear their names, or these with an ending such as ``-perturbation``), these are halved:
+        what was predicted from one half is compared with the other half, and the other way round. Otherwise this
+        comparison alone.
         """
         if self.parts is not None:
             return self.parts
         if self.control.names is None or self.predicted.names is None:
             return (self,)
         known = self.control.names.unique()
-        if len(known) < 2 or not self.predicted.names.isin(known).any():
+        place = _origins(self.predicted.names, known)
+        if len(known) < 2 or (place < 0).all():
             return (self,)
         in_first = np.zeros(len(known), dtype=bool)
         in_first[np.random.default_rng(self.seed).permutation(len(known))[: len(known) // 2]] = True
         control_half = in_first[known.get_indexer(self.control.names)]
-        place = known.get_indexer(self.predicted.names)
         # A predicted cell of another name shares its noise with neither half.
         halves = [(control_half, (place < 0) | ~in_first[place]), (~control_half, (place < 0) | in_first[place])]
         return tuple(
@@ -269,6 +270,18 @@ class Comparison:
     def resampled_means(self) -> tuple[Floats, Floats]:
         """Resampled mean profiles of the true and of the predicted cells, each (genes, resamples)."""
         return self.truth.resampled_means(), self.predicted.resampled_means()
+
+
+def _origins(names: pd.Index, known: pd.Index) -> Integers:
+    """Find each name, or a part of it before a hyphen, among the known ones: its place there, or -1."""
+    place: Integers = known.get_indexer(names).astype(np.int64)
+    positions = {str(name): position for position, name in enumerate(known)}
+    for row in np.flatnonzero(place < 0):
+        name = str(names[int(row)])
+        while "-" in name and place[row] < 0:
+            name = name.rpartition("-")[0]
+            place[row] = positions.get(name, -1)
+    return place
 
 
 def read_comparisons(

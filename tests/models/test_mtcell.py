@@ -230,6 +230,10 @@ class TestIntervals:
         assert (predicted.varm["mean_low"] <= predicted.varm["mean_high"]).to_numpy().all()
         assert predicted.uns["multipert"]["intervals"] == 0.5
 
+    def test_cells_that_name_no_context(self, fitted: Model, controls: AnnData) -> None:
+        bare = AnnData(controls.X, var=controls.var)
+        assert list(fitted.predict(bare, "alpha", intervals=0.9).varm["mean_high"].columns) == ["alpha"]
+
     def test_a_pilot_narrows_them(self, world: PerturbationData, fitted: Model, controls: AnnData) -> None:
         def width(**asked: AnnData) -> float:
             varm = fitted.predict(controls, "alpha", intervals=0.9, **asked).varm

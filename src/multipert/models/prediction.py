@@ -119,12 +119,10 @@ def _add_intervals(
 ) -> None:
     """Put the ends of intervals into ``varm``: a column for each perturbation, and for each of several contexts."""
     first = [int(np.flatnonzero(given.context == group)[0]) for group in np.unique(given.context)]
-    contexts = [""]
+    columns = list(names)
     if len(first) > 1:
-        contexts = [
-            ", " + " ".join(str(given.obs[column].iloc[row]) for column in keys.context_columns) for row in first
-        ]
-    columns = [name + context for name in names for context in contexts]
+        places = given.obs[list(keys.context_columns)].astype(str).iloc[first].agg(" ".join, axis=1)
+        columns = [f"{name}, {place}" for name in names for place in places]
     ends = np.concatenate([answer.intervals for answer in answers if answer.intervals is not None])
     for end, name in enumerate(("mean_low", "mean_high")):
         predicted.varm[name] = pd.DataFrame(ends[:, :, end].T, index=predicted.var_names, columns=columns)

@@ -78,14 +78,17 @@ def move(X: csr_matrix, wanted: Marginals, rng: np.random.Generator) -> npt.NDAr
         inside = slice(columns.indptr[gene], columns.indptr[gene + 1])
         cells, values = columns.indices[inside], columns.data[inside].astype(np.float64)
         n = n_positive[gene]
-        positive = _positive_values(np.sort(values), n, wanted.change[gene], wanted.elsewhere[gene])
+        order = np.argsort(values)
+        positive = _positive_values(values[order], n, wanted.change[gene], wanted.elsewhere[gene])
         if share[gene] * n_cells >= 1:
             positive = _with_mean(positive, wanted.mean[gene] * n_cells / n, shift=share[gene] > 0.5)
-        own = np.zeros(n_cells)
-        own[cells] = values
-        # Cells that do not express the gene are all alike: chance orders them.
-        ordered = np.lexsort((rng.random(n_cells), own))
-        moved[gene, ordered[n_cells - n :]] = positive
+        ranked = cells[order]
+        if n > len(cells):  # cells that do not express the gene are all alike: chance picks those that begin to
+            silent = np.ones(n_cells, dtype=bool)
+            silent[cells] = False
+            begin = rng.choice(np.flatnonzero(silent), n - len(cells), replace=False, shuffle=False)
+            ranked = np.concatenate([begin, ranked])
+        moved[gene, ranked[len(ranked) - n :]] = positive
     return np.ascontiguousarray(moved.T)
 
 

@@ -32,7 +32,10 @@ def marginals(X: csr_matrix) -> Marginals:
     """What cells have themselves, and no change."""
     dense = X.toarray().astype(float)
     return Marginals(
-        dense.mean(axis=0), (dense > 0).mean(axis=0), np.zeros((X.shape[1], len(LEVELS))), positive_quantiles(X)
+        dense.mean(axis=0),
+        (dense > 0).mean(axis=0),
+        np.zeros((X.shape[1], len(LEVELS))),
+        positive_quantiles(X).astype(np.float64),
     )
 
 
@@ -329,7 +332,7 @@ class TestKeptCells:
 
     def test_another_word_is_refused(self, fitted: Model, controls: AnnData) -> None:
         with pytest.raises(InputError, match="'model' or 'keep'"):
-            fitted.predict(controls, "alpha", cells="kept")
+            fitted.predict(controls, "alpha", cells="kept")  # type: ignore[arg-type]
 
 
 class TestTheModel:

@@ -1,7 +1,7 @@
 """Cells handed in to be scored: control, true and predicted, each checked alone and then against the others."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -67,6 +67,9 @@ class ScoredCells:
         The caller's table of cells.
     perturbation
         (cells,) the perturbation of each cell, or the one of all.
+    predicted_here
+        Whether they say (``uns["multipert"]``) that a model of this package predicted them: these are on the scale of
+        their control cells, however poor the model.
     """
 
     X: Matrix
@@ -74,6 +77,7 @@ class ScoredCells:
     names: pd.Index
     obs: pd.DataFrame
     perturbation: NDArray[np.object_] | str
+    predicted_here: bool
 
 
 def read_scored_cells(
@@ -332,7 +336,8 @@ def _read(
         # What a file cannot be read for names the file already.
         where = name if path is None or str(error).startswith(str(path)) else f"{name} ({path})"
         raise InputError(f"{where}: {error}") from error.__cause__
-    return ScoredCells(X, pd.Index(adata.var_names), adata.obs_names, adata.obs, labels)
+    predicted_here = "multipert" in adata.uns
+    return ScoredCells(X, pd.Index(adata.var_names), adata.obs_names, adata.obs, labels, predicted_here)
 
 
 def _layer_of_counts(adata: AnnData, named: str | None) -> str | None:
@@ -370,7 +375,7 @@ def _in_order(cells: ScoredCells, genes: pd.Index, role: Role) -> ScoredCells:
     X = cells.X[:, cells.genes.get_indexer(genes)]
     if is_sparse(X):
         X.sort_indices()
-    return ScoredCells(X, genes, cells.names, cells.obs, cells.perturbation)
+    return replace(cells, X=X, genes=genes)
 
 
 def _some(names: Iterable[object]) -> str:

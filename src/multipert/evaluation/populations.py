@@ -341,7 +341,8 @@ def _with_prediction(
     """Set cells against the truth, after a look at their scale and their perturbations."""
     controls = next(iter(comparisons.values())).control
     true = [comparison.truth.X for comparison in comparisons.values()]
-    check_same_scale([controls.X], true, {role: [part.X for part in cells]})
+    outside = [part.X for part in cells if not part.predicted_here]
+    check_same_scale([controls.X], true, {role: outside} if outside else None)
     guessed = _populations(cells)
     check_same_perturbations(comparisons, guessed, role)
     return {name: replace(comparison, predicted=guessed[name]) for name, comparison in comparisons.items()}

@@ -197,9 +197,12 @@ class OneForEach(NetworkModel):
         return nn.ModuleList([self._one_network(metadata) for _ in self._groups(metadata)])
 
     def _stages(self, network: nn.ModuleList, data: PerturbationData, split: Split) -> list[Stage]:
+        from multipert.models.metadata import FitMetadata
+
+        groups = self._groups(FitMetadata.of(data, split))
         return [
             replace(stage, name=f"{name}: {stage.name}")
-            for one, (name, conditions) in zip(network, self._groups(self.metadata_).items(), strict=True)
+            for one, (name, conditions) in zip(network, groups.items(), strict=True)
             for stage in self._one_training(one, data, split, conditions)
         ]
 

@@ -35,6 +35,8 @@ class AlignedCells:
         The caller's table of cells, as it was.
     context
         (cells,) a number for each context among the cells; all 0 where ``obs`` does not name contexts.
+    contexts
+        The name of each context by its number; empty where ``obs`` does not name contexts.
     filled
         Genes that the cells lack, taken as zero.
     counts
@@ -48,6 +50,7 @@ class AlignedCells:
     X: sparse.csr_matrix
     obs: pd.DataFrame
     context: NDArray[np.int64]
+    contexts: tuple[str, ...]
     filled: tuple[str, ...]
     counts: sparse.csr_matrix | None
     scale: str
@@ -111,10 +114,10 @@ def read_aligned(
         if path is None:
             raise
         raise InputError(f"{path}: {error}") from None
-    context = np.zeros(adata.n_obs, dtype=np.int64)
+    context, contexts = np.zeros(adata.n_obs, dtype=np.int64), list[str]()
     if all(column in adata.obs for column in keys.context_columns):
         known = adata.obs[list(keys.context_columns)].astype(str)  # cells that nobody named are a group too
-        context, _ = joint_labels(known, keys.context_columns, "context key")
+        context, contexts = joint_labels(known, keys.context_columns, "context key")
     filled = tuple(genes[position < 0])
     if note is not None:
         notes.insert(0, note)
@@ -122,7 +125,7 @@ def read_aligned(
         notes.append(f"{len(filled):,} of {len(genes):,} genes are missing and were taken as zero ({_listed(filled)})")
     for note in notes:
         warnings.warn(note, InputWarning, stacklevel=3)
-    return AlignedCells(X, adata.obs, context, filled, counts, scale, tuple(notes))
+    return AlignedCells(X, adata.obs, context, tuple(contexts), filled, counts, scale, tuple(notes))
 
 
 def _on_scale(

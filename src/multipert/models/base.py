@@ -34,6 +34,34 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked of a model: control cells, and a perturbation.
+
+    Attributes
+    ----------
+    X
+        (cells, genes) control cells.
+    groups
+        (cells,) which cells are of one context.
+    contexts
+        The name of the context of each group; empty where they are not named.
+    condition
+        The perturbation, by its place among the conditions.
+    pilot
+        (cells, genes) perturbed cells of the same context, if there are any.
+    level
+        The probability with which intervals shall hold each gene's mean, if they are wanted.
+    """
+
+    X: csr_matrix
+    groups: npt.NDArray[np.int64]
+    contexts: tuple[str, ...]
+    condition: int
+    pilot: csr_matrix | None = None
+    level: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Answer:
     """What a model says of control cells under one perturbation.
 
@@ -132,23 +160,12 @@ class Model(ABC):
     def _predict(self, X: csr_matrix, groups: npt.NDArray[np.int64], condition: int) -> npt.NDArray[np.float32]:
         """Perturbed profiles (cells, genes) of control cells ``X``; cells of one context share a group number."""
 
-    def _answer(
-        self,
-        X: csr_matrix,
-        groups: npt.NDArray[np.int64],
-        condition: int,
-        pilot: csr_matrix | None,
-        level: float | None,
-    ) -> Answer:
-        """:meth:`_predict`, for a model that can do more with it.
-
-        ``pilot`` are perturbed cells of the same context (cells, genes), ``level`` the probability with which intervals
-        shall hold each gene's mean.
-        """
-        for asked, what in ((pilot, "learn from a pilot"), (level, "give intervals")):
+    def _answer(self, question: Question) -> Answer:
+        """:meth:`_predict`, for a model that makes more of what is asked."""
+        for asked, what in ((question.pilot, "learn from a pilot"), (question.level, "give intervals")):
             if asked is not None:
                 raise InputError(f"{self.name} cannot {what}: mtcell can")
-        return Answer(self._predict(X, groups, condition))
+        return Answer(self._predict(question.X, question.groups, question.condition))
 
     @abstractmethod
     def _arrays(self) -> Arrays:

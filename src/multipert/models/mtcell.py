@@ -16,14 +16,15 @@ zero, and the prediction to no change.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from multipert.errors import InputError
-from multipert.models.base import Answer, Model
+from multipert.models.base import Answer, Model, Question
+from multipert.models.baselines import mean_shifts
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
 from multipert.models.posterior import (
     KNOTS,
@@ -36,6 +37,7 @@ from multipert.models.posterior import (
     variance,
 )
 from multipert.models.registry import register
+from multipert.models.relatives import relatives
 from multipert.models.transfer import OF_NOISE, Contexts, Doubles, softmax_weights, stack, terms
 from multipert.training import History
 
@@ -67,6 +69,7 @@ class MTCell(Model):
     assumes = "how a context responds can be told from how others did, as these can be told from each other"
     loss = "squared error of the mean shifts of left-out training contexts"
 
+    predicts_unseen = True
     may_be_nan = ("quantiles",)
 
     learnt_: Arrays
@@ -81,31 +84,60 @@ class MTCell(Model):
     ) -> History:
         # Contexts are left out, not cells: every cell that training may see counts.
         self.learnt_ = gene_moments(data, np.sort(np.concatenate([split.train, split.validation])))
+        self.learnt_["unseen"] = self._put_together(data)
         seen = [self._seen(condition) for condition in range(1, len(data.conditions))]
         for what in ("mean", "share"):
             known = {1 + i: self._contexts(what, 1 + i, contexts) for i, contexts in enumerate(seen) if len(contexts)}
-            coefficients = self.learnt_[f"{what}_terms"] = stack(list(known.values()))
+            real = [contexts for c, contexts in known.items() if c not in self.learnt_["unseen"]]
+            coefficients = self.learnt_[f"{what}_terms"] = stack(real)
             shown = [leave_out(known[c], coefficients) if c in known else None for c in range(len(data.conditions))]
             self.learnt_ |= _as_arrays(what, shown, len(data.genes))
         return History()
 
-    def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
-        return self._answer(X, groups, condition, None, None).cells
+    def _put_together(self, data: PerturbationData) -> Rows:
+        """Fill in perturbations that training never saw from those it did; which ones, (unseen,)."""
+        cells, index = self.learnt_["cells"], {name: i for i, name in enumerate(data.conditions)}
+        seen = [name for name in data.perturbations if cells[index[name]].any()]
+        filled = []
+        for name in data.perturbations:
+            parts = {} if name in seen else relatives(name, seen, data.doses)
+            if parts:
+                filled.append(index[name])
+                self._fill(index[name], np.array([index[part] for part in parts]), np.array([*parts.values()]))
+        return np.array(filled, dtype=np.int64)
 
-    def _answer(
-        self, X: csr_matrix, groups: Rows, condition: int, pilot: csr_matrix | None, level: float | None
-    ) -> Answer:
-        contexts = self._seen(condition)
+    def _fill(self, condition: int, parts: Rows, weights: Doubles) -> None:
+        """Write down a perturbation as the weighted sum of the shifts of others, where all of them were seen."""
+        cells = self.learnt_["cells"]
+        contexts = np.flatnonzero((cells[0] > 0) & (cells[parts] > 0).all(axis=0))
+        n = cells[parts][:, contexts].min(axis=0)
+        for what in ("mean", "share", "quantiles"):
+            control, others = self.learnt_[what][0, contexts], self.learnt_[what][parts][:, contexts]
+            total = control + np.tensordot(weights, others - control, 1)
+            self.learnt_[what][condition, contexts] = np.clip(total, 0, 1 if what == "share" else None)
+        # The variance of one cell that gives the sum its sampling noise.
+        noise = np.tensordot(weights**2, self.learnt_["variance"][parts][:, contexts], 1)
+        noise += (1 - weights.sum()) ** 2 * self.learnt_["variance"][0, contexts]
+        self.learnt_["variance"][condition, contexts] = noise
+        cells[condition, contexts] = n
+
+    def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
+        return self._answer(Question(X, groups, (), condition)).cells
+
+    def _answer(self, question: Question) -> Answer:
+        condition, contexts = question.condition, self._seen(question.condition)
         name = self.metadata_.conditions[condition]
         if len(contexts) == 0:
             raise InputError(
                 f"training saw no context with both control cells and cells of {name!r}, so {self.name} cannot tell "
                 "what it does: choose another perturbation, or bring such a context"
             )
-        predicted, intervals, notes = np.empty(X.shape, dtype=np.float32), [], self._doubts(condition, contexts)
-        for group in np.unique(groups):
-            cells = np.flatnonzero(groups == group)
-            control = _moments(X[cells])
+        predicted, intervals, notes = np.empty(question.X.shape, dtype=np.float32), [], self._doubts(condition)
+        for group in np.unique(question.groups):
+            cells = np.flatnonzero(question.groups == group)
+            X = question.X[cells]
+            place = question.contexts[group] if question.contexts else None
+            control = _moments(X)
             far = self._distance(control, len(cells), contexts)
             if far > 1:
                 notes.append(
@@ -113,17 +145,17 @@ class MTCell(Model):
                     f"may be expected to: the response is scaled by {1 / far:.2f}"
                 )
             means, shares = (
-                self._carry(what, control, len(cells), condition, contexts, pilot, 1 / max(far, 1.0))
+                self._carry(what, control, len(cells), condition, place, question.pilot, 1 / max(far, 1.0))
                 for what in ("mean", "share")
             )
             # The same chance for a context whether it is predicted alone or among others.
             rng = np.random.default_rng((self.seed, condition))
             marginals = self._marginals(control, means[0], shares[0].clip(0, 1), condition, contexts)
-            predicted[cells] = move(X[cells], marginals, rng)
-            if level is not None:
-                width = half_width(means[1], int(self.learnt_["mean_left_out"][condition]), level)
+            predicted[cells] = move(X, marginals, rng)
+            if question.level is not None:
+                width = half_width(means[1], int(self.learnt_["mean_left_out"][condition]), question.level)
                 intervals.append(np.stack([np.maximum(means[0] - width, 0), means[0] + width], axis=1))
-        return Answer(predicted, np.stack(intervals) if level is not None else None, tuple(notes))
+        return Answer(predicted, np.stack(intervals) if intervals else None, tuple(notes))
 
     def _carry(
         self,
@@ -131,38 +163,57 @@ class MTCell(Model):
         control: Moments,
         n_cells: int,
         condition: int,
-        contexts: Rows,
+        place: str | None,
         pilot: csr_matrix | None,
         held_back: float,
     ) -> tuple[Doubles, Doubles]:
-        """The mean, or the share, of each gene under a perturbation, and its variance, from the controls' moments."""
-        others, noise = self._contexts(what, condition, contexts), _noise(control, what, n_cells)
-        experience, coefficients = self._experience(what, condition), self.learnt_[f"{what}_terms"]
-        guessed = terms(control[what], noise, others)
-        response = held_back * experience.trust * (guessed @ (coefficients * ~OF_NOISE))
-        carried = np.maximum(control[what] + response + guessed @ (coefficients * OF_NOISE), 0)
-        variances = variance(expected_squares(response, control[what], noise, others), experience)
-        if pilot is None or pilot.shape[0] == 0:
-            return carried, variances
-        seen = _moments(pilot)
-        weights = softmax_weights(control["mean"], self._of("mean", 0, contexts), 10.0)
-        spread = weights @ (_noise({w: self._of(w, condition, contexts) for w in seen}, what, 2))
-        heard = pilot_noise(_noise(seen, what, 2), spread, pilot.shape[0])
-        shift, variances = update(carried - control[what], variances, seen[what] - control[what], heard)
+        """The mean, or the share, of each gene under a perturbation, and its variance, from the controls' moments.
+
+        ``place`` is the name of the context, if it has one: what training saw there is believed as a pilot is.
+        """
+        contexts = self._seen(condition)
+        own = np.array([self.metadata_.contexts[k] == place for k in contexts])
+        everywhere, noise = self._contexts(what, condition, contexts), _noise(control, what, n_cells)
+        shift, variances = np.zeros_like(noise), np.full_like(noise, np.inf)
+        if not own.all():
+            others = everywhere.of(~own)
+            experience, coefficients = self._experience(what, condition), self.learnt_[f"{what}_terms"]
+            guessed = terms(control[what], noise, others)
+            response = held_back * experience.trust * (guessed @ (coefficients * ~OF_NOISE))
+            corrected = np.maximum(control[what] + response + guessed @ (coefficients * OF_NOISE), 0)
+            shift = corrected - control[what]
+            variances = variance(expected_squares(response, control[what], noise, others), experience)
+        if own.any():
+            here = everywhere.of(own)
+            seen, heard = here.perturbed[0] - here.control[0], here.perturbed_noise[0] + here.control_noise[0]
+            shift, variances = (seen, heard) if own.all() else update(shift, variances, seen, heard)
+        if pilot is not None and pilot.shape[0] > 0:
+            found = _moments(pilot)
+            weights = softmax_weights(control["mean"], self._of("mean", 0, contexts), 10.0)
+            spread = weights @ _noise({w: self._of(w, condition, contexts) for w in found}, what, 2)
+            heard = pilot_noise(_noise(found, what, 2), spread, pilot.shape[0])
+            shift, variances = update(shift, variances, found[what] - control[what], heard)
         return np.maximum(control[what] + shift, 0), variances
 
-    def _doubts(self, condition: int, contexts: Rows) -> list[str]:
-        """What the training contexts say against a prediction."""
-        name, experience = self.metadata_.conditions[condition], self._experience("mean", condition)
+    def _doubts(self, condition: int) -> list[str]:
+        """What there is to say against any prediction of a perturbation."""
+        name, contexts, experience = (
+            self.metadata_.conditions[condition],
+            self._seen(condition),
+            self._experience("mean", condition),
+        )
+        doubts = []
+        if condition in self.learnt_["unseen"]:
+            doubts.append(f"training saw no cell of {name!r}: its shifts were put together from those of others")
         if len(contexts) == 1:
             only = self.metadata_.contexts[contexts[0]]
-            return [f"{name!r} was seen in one context only ({only!r}): how far others differ cannot be told from it"]
-        if experience.trust < 1:
-            return [
+            doubts.append(f"{name!r} was seen in one context only ({only!r}): how far others differ cannot be told")
+        elif experience.trust < 1:
+            doubts.append(
                 f"left-out training contexts were predicted hardly better under {name!r} than by no change: the "
                 f"response is scaled by {experience.trust:.2f}"
-            ]
-        return []
+            )
+        return doubts
 
     def _distance(self, control: Moments, n_cells: int, contexts: Rows) -> float:
         """How far control cells lie from the nearest training context, in units of how far they may be expected to.
@@ -247,6 +298,7 @@ class MTCell(Model):
             **shown,
             "quantiles": ((*shape, len(LEVELS)), "f"),
             "cells": (shape[:2], "i"),
+            "unseen": ((None,), "i"),
             **coefficients,
         }
 
@@ -280,6 +332,12 @@ def gene_moments(data: PerturbationData, rows: Rows) -> Arrays:
         quantiles[at] = positive_quantiles(members)
         for what, values in _moments(members).items():
             found[what][at] = values
+    if data.covariates:  # compare like with like: perturbed cells and controls of the same donor or batch
+        share = data.X.copy()
+        share.data = np.ones_like(share.data)
+        for what, shown in (("mean", data), ("share", replace(data, X=share))):
+            matched = found[what][0] + mean_shifts(shown, rows)
+            found[what] = np.where(np.isnan(matched), found[what], np.maximum(matched, 0)).astype(np.float32)
     return {**found, "quantiles": quantiles, "cells": cells}
 
 

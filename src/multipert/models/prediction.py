@@ -12,10 +12,9 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
-from multipert.data import Keys
 from multipert.data.alignment import AlignedCells, read_aligned
 from multipert.errors import InputError, InputWarning
-from multipert.models.base import Answer, Model
+from multipert.models.base import Answer, Model, Question
 from multipert.models.cells import keep
 from multipert.models.counts import to_counts
 from multipert.models.pilot import read_pilot
@@ -53,7 +52,8 @@ def predict(
     X, answers = np.empty((len(names), *given.X.shape), dtype=np.float32), []
     for under, name in zip(X, names, strict=True):
         condition = metadata.conditions.index(name)
-        answers.append(model._answer(given.X, given.context, condition, told[name], intervals))
+        asked = Question(given.X, given.context, given.contexts, condition, told[name], intervals)
+        answers.append(model._answer(asked))
         np.maximum(answers[-1].cells, 0, out=under)
         if cells == "keep":
             rng = np.random.default_rng((model.seed, condition))
@@ -73,7 +73,7 @@ def predict(
     )
     if intervals is not None:
         predicted.uns["multipert"]["intervals"] = intervals
-        _add_intervals(predicted, names, answers, given, metadata.keys)
+        _add_intervals(predicted, names, answers, given)
     if counts and given.counts is not None:
         sizes = np.tile(np.asarray(given.counts.sum(axis=1), dtype=np.float64).ravel(), len(names))
         predicted.layers["counts"] = to_counts(predicted.X, sizes, np.random.default_rng(model.seed))
@@ -114,15 +114,11 @@ def _provenance(model: Model, cells: AlignedCells, names: Sequence[str], notes: 
     }
 
 
-def _add_intervals(
-    predicted: AnnData, names: Sequence[str], answers: Sequence[Answer], given: AlignedCells, keys: Keys
-) -> None:
+def _add_intervals(predicted: AnnData, names: Sequence[str], answers: Sequence[Answer], given: AlignedCells) -> None:
     """Put the ends of intervals into ``varm``: a column for each perturbation, and for each of several contexts."""
-    first = [int(np.flatnonzero(given.context == group)[0]) for group in np.unique(given.context)]
     columns = list(names)
-    if len(first) > 1:
-        places = given.obs[list(keys.context_columns)].astype(str).iloc[first].agg(" ".join, axis=1)
-        columns = [f"{name}, {place}" for name in names for place in places]
+    if len(np.unique(given.context)) > 1:
+        columns = [f"{name}, {given.contexts[group]}" for name in names for group in np.unique(given.context)]
     ends = np.concatenate([answer.intervals for answer in answers if answer.intervals is not None])
     for end, name in enumerate(("mean_low", "mean_high")):
         predicted.varm[name] = pd.DataFrame(ends[:, :, end].T, index=predicted.var_names, columns=columns)

@@ -95,10 +95,15 @@ class Contexts:
     def __len__(self) -> int:
         return len(self.control)
 
+    def of(self, chosen: npt.NDArray[np.bool_]) -> "Contexts":
+        """Some of them, by a mask."""
+        return Contexts(
+            self.control[chosen], self.perturbed[chosen], self.control_noise[chosen], self.perturbed_noise[chosen]
+        )
+
     def without(self, context: int) -> "Contexts":
         """All but one of them."""
-        rest = np.arange(len(self)) != context
-        return Contexts(self.control[rest], self.perturbed[rest], self.control_noise[rest], self.perturbed_noise[rest])
+        return self.of(np.arange(len(self)) != context)
 
 
 def terms(control: Doubles, noise: Doubles, others: Contexts) -> Doubles:

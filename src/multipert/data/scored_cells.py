@@ -139,9 +139,22 @@ def by_perturbation(read: Iterable[ScoredCells]) -> dict[str, tuple[Matrix, pd.I
             found[labels] = (X, names)
         else:
             codes, found_labels = pd.factorize(labels)
-            groups = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
-            found |= {name: (X[rows], names[rows]) for name, rows in zip(found_labels, groups, strict=True)}
+            if (np.diff(codes) < 0).any():
+                order = np.argsort(codes, kind="stable")
+                X, names, codes = X[order], names[order], codes[order]
+            ends = np.append(0, np.cumsum(np.bincount(codes)))
+            for name, rows in zip(found_labels, map(slice, ends, ends[1:]), strict=False):
+                found[name] = (_rows(X, rows), names[rows])
     return dict(sorted(found.items()))
+
+
+def _rows(X: Matrix, rows: slice) -> Matrix:
+    """Cells that stand together, without copying them."""
+    if not is_sparse(X):
+        return X[rows]
+    stored = slice(X.indptr[rows.start], X.indptr[rows.stop])
+    parts = (X.data[stored], X.indices[stored], X.indptr[rows.start : rows.stop + 1] - stored.start)
+    return sparse.csr_array(parts, shape=(rows.stop - rows.start, X.shape[1]))
 
 
 def check_same_perturbations(true: Iterable[str], predicted: Iterable[str], role: Role = "predicted") -> None:

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Collection, Mapping
 
-from multipert.data.splits import members
-
 
 def relatives(name: str, seen: Collection[str], doses: Mapping[str, float]) -> dict[str, float]:
     """The perturbations whose shifts, so weighted, add up to the one expected of another; empty if there are none.
@@ -22,6 +20,8 @@ def relatives(name: str, seen: Collection[str], doses: Mapping[str, float]) -> d
     doses
         The dose of each condition; empty without doses.
     """
+    from multipert.data.splits import members  # only here, so that models are listed without the weight of anndata
+
     if name in doses:
         compound, dose = name.rpartition("@")[0], doses[name]
         ladder = sorted((doses[one], one) for one in seen if one in doses and one.rpartition("@")[0] == compound)

@@ -1,4 +1,4 @@
-"""Where tests find the real cells, and the fixtures that several rooms share."""
+"""Where tests find the real cells, and the fixtures that several packages share."""
 
 import os
 import signal

@@ -555,11 +555,6 @@ def _mislabelled(data: PerturbationData, groups: pd.DataFrame) -> Iterable[Findi
         )
 
 
-def _deviation(values: Floats) -> float:
-    """Standard deviation, as the median distance from the median tells it for normal values."""
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
-
-
 def _placed(controls: Matrix, cells: Matrix, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Where each cell lies along the response; the direction is that of the half that the cell is not in."""
     halves = [np.array_split(rng.permutation(part.shape[0]), 2) for part in (controls, cells)]

@@ -11,12 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from multipert.data import PerturbationData, leave_context_out, simulate, train_on_everything
+from multipert.data import (
+    PerturbationData,
+    leave_combination_out,
+    leave_context_out,
+    leave_dose_out,
+    simulate,
+    train_on_everything,
+)
 from multipert.errors import InputError
 from multipert.evaluation import STUDY, evaluate
 from multipert.models import Model
 from multipert.models.baselines import (
     SHARPNESS,
+    Additive,
     Linear,
     MeanShift,
     NearestContext,
@@ -32,7 +40,7 @@ RIDGE = 1.0
 
 
 def shift_baselines(seed: int = 1) -> list[Model]:
-    return [MeanShift(), NearestContext(), Linear(ridge=RIDGE), Resample(seed=seed)]
+    return [MeanShift(), Additive(), NearestContext(), Linear(ridge=RIDGE), Resample(seed=seed)]
 
 
 def world(**settings: Any) -> PerturbationData:
@@ -81,6 +89,33 @@ def test_mean_shift_counts_contexts_equally() -> None:
     predicted = MeanShift().fit(data, leave_context_out(data, "B")).predict(controls_of(data, "B"), "beta")
     expected = np.mean([shift(data, "beta", context) for context in "ACDE"], axis=0)
     np.testing.assert_allclose(predicted.X, moved(data, "B", expected), atol=1e-5)
+
+
+def test_additive_adds_up_the_members_of_a_combination() -> None:
+    data = world(combinations=("alpha+beta", "alpha+gamma"))
+    split = leave_combination_out(data, "alpha+beta")
+    model, controls = Additive().fit(data, split), controls_of(data, "B")
+    members = [np.mean([shift(data, name, context) for context in data.contexts], axis=0) for name in ("alpha", "beta")]
+    np.testing.assert_allclose(model.predict(controls, "alpha+beta").X, moved(data, "B", sum(members)), atol=1e-5)
+    # What training saw is not put together.
+    plain = MeanShift().fit(data, split).predict(controls, "alpha+gamma")
+    np.testing.assert_array_equal(model.predict(controls, "alpha+gamma").X, plain.X)
+
+
+def test_additive_puts_a_dose_between_its_neighbours() -> None:
+    cells = simulate(n_genes=120, perturbations=("alpha",), doses=(0.1, 1, 10), cells_per_group=30, seed=4)
+    keys = {"perturbation_key": "compound", "dose_key": "dose", "control": "control", "context_key": "cell_type"}
+    data = PerturbationData.from_anndata(cells, **keys)
+    predicted = Additive().fit(data, leave_dose_out(data, 1)).predict(controls_of(data, "B"), "alpha@1")
+    neighbours = [np.mean([shift(data, f"alpha@{dose}", c) for c in data.contexts], axis=0) for dose in (0.1, 10)]
+    np.testing.assert_allclose(predicted.X, moved(data, "B", np.mean(neighbours, axis=0)), atol=1e-5)
+
+
+def test_additive_refuses_a_combination_of_which_it_saw_no_member() -> None:
+    data = world(combinations=("alpha+beta",))
+    model = Additive().fit(data, leave_combination_out(data, "alpha+beta", seen=0))
+    with pytest.raises(InputError, match=r"'alpha\+beta'"):
+        model.predict(controls_of(data, "B"), "alpha+beta")
 
 
 def test_nearest_context_takes_the_shift_of_the_most_similar_context_that_has_the_perturbation() -> None:

@@ -10,7 +10,7 @@ from multipert.models.scvidr import ScVIDR, ScVIDRDose
 
 # isort: split
 from multipert.models.base import Model
-from multipert.models.baselines import Linear, MeanShift, NearestContext, NoChange, Resample
+from multipert.models.baselines import Additive, Linear, MeanShift, NearestContext, NoChange, Resample
 from multipert.models.network_model import NetworkModel, OneForEach
 from multipert.models.parameters import parameter, preset_names, preset_values
 from multipert.models.registry import MODELS, create, load, model_class, register
@@ -19,6 +19,7 @@ from multipert.models.together import fit_together, fits_at_once
 
 __all__ = [
     "MODELS",
+    "Additive",
     "Arrays",
     "Linear",
     "MTAe",

@@ -20,6 +20,7 @@ from multipert.errors import InputError
 from multipert.models.base import Model
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
+from multipert.models.relatives import relatives
 from multipert.training import History
 
 if TYPE_CHECKING:
@@ -140,6 +141,33 @@ class MeanShift(ShiftBaseline):
 
     def _weights(self, centroid: Doubles, controls: Floats) -> Doubles:
         return np.full(len(controls), 1 / len(controls))
+
+
+@register
+class Additive(MeanShift):
+    """Predicts that members of a combination add up, each moving cells by its mean shift over training contexts.
+
+    A combination that training did not see is the sum of its members; a dose that it did not see lies on the line, in
+    the logarithm of dose, between its neighbours (:func:`~multipert.models.relatives.relatives`). What training saw is
+    predicted as the mean shift does.
+    """
+
+    name = "additive"
+    called = "the sum of single effects"
+    title = "each cell plus the mean shifts of a combination's members; of the neighbours of a dose"
+    assumes = "perturbations do not interact, and all contexts move alike"
+    predicts_unseen = True
+
+    def _learn_from(self, data: PerturbationData, rows: Rows) -> Arrays:
+        learnt = super()._learn_from(data, rows)
+        shifts = learnt["shifts"]
+        index = {name: place for place, name in enumerate(data.conditions)}
+        seen = [name for name in data.perturbations if np.isfinite(shifts[index[name], :, 0]).any()]
+        for name in data.perturbations:
+            parts = {} if name in seen else relatives(name, seen, data.doses)
+            if parts:
+                shifts[index[name]] = sum(weight * shifts[index[part]] for part, weight in parts.items())
+        return learnt
 
 
 @register

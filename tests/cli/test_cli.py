@@ -80,6 +80,12 @@ def test_fit_predict_evaluate(run: Run, files: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(scores[names].iloc[0], expected[names], rtol=1e-6)
 
 
+def test_fit_takes_mtcell_unless_told_otherwise(run: Run, files: Path, tmp_path: Path) -> None:
+    code, _, _ = run("fit", files / "data.h5ad", *KEYS, "--hold-out", "B", "--out", tmp_path / "run")
+    assert code == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["model"] == "mtcell"
+
+
 def test_several_perturbations_are_scored_at_once_with_intervals(run: Run, adata: AnnData, tmp_path: Path) -> None:
     b = adata[adata.obs["cell_type"] == "B"]
     perturbed = b[b.obs["condition"] != "control"]

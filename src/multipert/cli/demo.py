@@ -11,7 +11,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for everything it makes.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
 ) -> None:
-    """Simulate cells, train MTAe with one cell type held out, predict it, score it, and write a page to open."""
+    """Simulate cells, train mtcell with one cell type held out, predict it, score it, and write a page to open."""
     from multipert.benchmark import results_of_run
     from multipert.cli.tables import print_scores
     from multipert.data import PerturbationData, leave_context_out, simulate, write_cells, write_text
@@ -29,7 +29,7 @@ def demo(
     held_out = data.contexts[0]
     print(f"{data}\nheld out: the perturbed cells of {held_out}")
     split = leave_context_out(data, held_out)
-    model = create("mtae", seed=seed).fit(data, split, run=out / "run", progress=True)
+    model = create("mtcell", seed=seed).fit(data, split, run=out / "run", progress=True)
     control = data.to_anndata(data.rows(condition=data.control, context=held_out))
     for perturbation in data.perturbations:
         write_cells(model.predict(control, perturbation), out / f"predicted_{perturbation}.h5ad")

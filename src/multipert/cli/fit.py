@@ -28,9 +28,9 @@ Data = Annotated[Path, typer.Argument(metavar="DATA", help="Log-normalised cells
 
 def fit(
     data: Data,
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="See `multipert models`.")],
     context_key: ContextKey,
     out: Annotated[Path, typer.Option("--out", metavar="RUN", help="Folder for the run; a stopped one goes on there.")],
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="See `multipert models`.")] = "mtcell",
     perturbation_key: PerturbationKey = None,
     control: Control = None,
     dose_key: DoseKey = None,

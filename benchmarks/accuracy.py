@@ -1,20 +1,27 @@
-"""How well models predict contexts they never saw perturbed: the study's nine metrics, every context held out in turn.
+"""How well models predict contexts they never saw perturbed: every metric between its bounds, as a study scores it.
 
-python -m benchmarks.accuracy --models mtae no-change mean-shift
+python -m benchmarks.accuracy --models all --hold-out CD14+Mono B
 python -m benchmarks.accuracy --models mtae --preset study --hold-out CD14+Mono --seeds 1 2 19193
 python -m benchmarks.accuracy --models mtae scgen --hold-out B NK --seeds 1 2 --precision float32 bfloat16
+
+Prints a row for each trial, then means beside the bounds: floor (no change), mean response (mean-shift, learnt from the
+other contexts), ceiling (a replicate). Where a metric cannot tell a replicate from a guess, its column says so.
 """
 
 import argparse
 import itertools
 import os
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 import multipert as mp
-from multipert.evaluation import STUDY
+from multipert.benchmark import BOUNDS, StudyResults
+from multipert.benchmark.held_out import HeldOutCells
+from multipert.benchmark.records import DatasetCard, ModelCard, Reference, TrialResult
+from multipert.benchmark.results import versions
+from multipert.evaluation import METRICS, between_bounds, summarise
 from multipert.process import own_process
 from multipert.training import PRECISIONS
 
@@ -34,7 +41,7 @@ def main() -> None:
     own_process()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=KEYS, default="kang_subset")
-    parser.add_argument("--models", nargs="+", default=["mtae"])
+    parser.add_argument("--models", nargs="+", default=["mtae"], help="names, or all")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--hold-out", nargs="+", help="contexts; all by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
@@ -43,29 +50,73 @@ def main() -> None:
     options = parser.parse_args()
 
     data = mp.PerturbationData.from_anndata(data_folder() / f"{options.data}.h5ad", **KEYS[options.data])
-    rows = []
-    for context in options.hold_out or data.contexts:
+    names = mp.models.MODELS.ours if options.models == ["all"] else options.models
+    contexts = options.hold_out or list(data.contexts)
+    cards: dict[str, ModelCard] = {}
+    trials: list[TrialResult] = []
+    references: dict[tuple[str, str], Reference] = {}
+    results = StudyResults(
+        title=f"Accuracy on {options.data}",
+        question="",
+        datasets=[
+            DatasetCard.of(
+                data,
+                name=options.data,
+                source=options.data,
+                published=None,
+                held_out=contexts,
+                perturbations=data.perturbations,
+            )
+        ],
+        models=[],
+        seeds=options.seeds,
+        metrics=METRICS.ours,
+        study_file="",
+        versions=versions(),
+        planned=0,
+        trials=trials,
+        references=references,
+        overviews={},
+    )
+    for context in contexts:
         split = mp.leave_context_out(data, context)
-        controls = data.to_anndata(data.rows(condition=data.control, context=context))
-        for name, precision, seed in itertools.product(options.models, options.precision, options.seeds):
-            started = time.monotonic()
+        cells = HeldOutCells.of(data, options.data, context, data.perturbations, results.metrics)
+        references[options.data, context] = cells.reference(data, split)
+        for name, precision, seed in itertools.product(names, options.precision, options.seeds):
             model = mp.models.create(name, preset=options.preset, seed=seed).fit(data, split, precision=precision)
-            seconds = time.monotonic() - started
-            for perturbation in data.perturbations:
-                truth = data.to_anndata(data.rows(condition=perturbation, context=context))
-                predicted = model.predict(controls, perturbation)
-                scores = mp.evaluate(control=controls, truth=truth, predicted=predicted, metrics=[*STUDY, "edist"])
-                trial = {"model": name, "precision": precision, "held_out": context, "perturbation": perturbation}
-                rows.append({**trial, "seed": seed, **scores, "seconds": seconds, "parameters": model.n_parameters})
-            print(f"{name} without {context}, {precision}, seed {seed}: {seconds:.1f} s", flush=True)
+            label = name if len(options.precision) == 1 else f"{name} ({precision})"
+            cards.setdefault(label, ModelCard.of(model, label))
+            trials.append(cells.test(model, label))
+            print(f"{label} without {context}, seed {seed}: {model.seconds_fit_:.1f} s", flush=True)
             if options.out:
-                pd.DataFrame(rows).to_csv(options.out, index=False)
-    table = pd.DataFrame(rows)
-    with pd.option_context("display.width", 250, "display.max_columns", 30, "display.precision", 3):
-        print(table.drop(columns=["parameters"]).to_string(index=False))
-        print("\nmeans")
-        means = table.groupby(["model", "precision"], sort=False).mean(numeric_only=True)
-        print(means.drop(columns="seed").to_string())
+                replace(results).scores.to_csv(options.out, index=False)
+    print_means(replace(results, models=list(cards.values())))
+
+
+def print_means(results: StudyResults) -> None:
+    """Print a row for each trial, and the means of all beside the bounds, as they are and between these."""
+    known = results.scores[list(results.metrics)].notna().any()
+    results = replace(results, metrics=[name for name in results.metrics if known[name]])
+    summary = results.summary.set_index("label")
+    told = summarise(results.calibration.reorder_levels(["metric", "dataset", "held_out", "perturbation"]))
+    silent = [name for name in results.metrics if name in told.index and not told.loc[name, "can_tell"]]
+    bounds = {bound: summary.loc[bound, list(results.metrics)] for bound in BOUNDS}
+    normalised = pd.DataFrame(
+        {
+            label: between_bounds(pd.DataFrame({"score": row[list(results.metrics)], **bounds}).astype(float))[
+                "normalised"
+            ]
+            for label, row in summary.drop(index=list(BOUNDS)).iterrows()
+        }
+    )
+    marks = {name: f"{name} (cannot tell here)" for name in silent}
+    with pd.option_context("display.width", 250, "display.max_columns", 40, "display.precision", 3):
+        print(results.scores[["label", "held_out", "perturbation", "seed", *results.metrics]].to_string(index=False))
+        print(f"\nmeans over {results.datasets[0].held_out}")
+        print(summary[[*results.metrics, "seconds_fit"]].T.rename(index=marks).to_string(float_format="%.3f"))
+        print("\nnormalised: 0 at the better of floor and mean response, 1 at the ceiling")
+        print(normalised.drop(index=silent).to_string(float_format="%.2f"))
+        print("\ncannot tell a replicate from a guess here: " + (", ".join(silent) or "none"))
 
 
 if __name__ == "__main__":

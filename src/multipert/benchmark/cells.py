@@ -1,6 +1,5 @@
 """The cells a study works on: read, simulated or preprocessed once a process, however many trials ask for them."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -8,8 +7,7 @@ from typing import Any
 from anndata import AnnData
 
 from multipert.benchmark.study import StudyDataset
-from multipert.data import HeldOut, PerturbationData, preprocess, read_cells, simulate, training_mask
-from multipert.errors import InputError
+from multipert.data import HeldOut, PerturbationData, content_of, preprocess, read_cells, simulate, training_mask
 
 KEPT = 2
 """Prepared data sets that a process keeps: trials come sorted, so more would only take memory."""
@@ -27,11 +25,7 @@ def fingerprint(dataset: StudyDataset) -> str:
     """
     if dataset.path is None:
         return f"simulated {dataset.simulated!r}"
-    try:
-        with dataset.path.open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-    except OSError as error:
-        raise InputError(f"{dataset.path} cannot be read ({error.strerror}): check the path") from error
+    return content_of(dataset.path)
 
 
 def prepare(dataset: StudyDataset, content: str, held_out: str | None) -> PerturbationData:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from multipert.benchmark.jobs import Job, TrialJob, run_together
+from multipert.benchmark.jobs import FitJob, Job, TrialJob, run_together
 from multipert.benchmark.plan import Plan
 from multipert.benchmark.progress import BenchmarkProgress
 from multipert.benchmark.records import Record, TrialResult, write_record
@@ -113,7 +113,7 @@ def _here(jobs: Sequence[Job]) -> Iterator[Ended]:
         yield from attempt_together(group)
 
 
-def grouped(jobs: Sequence[Job], at_once: Callable[[TrialJob], int]) -> Iterator[Sequence[Job]]:
+def grouped(jobs: Sequence[Job], at_once: Callable[[FitJob], int]) -> Iterator[Sequence[Job]]:
     """The jobs in their order; trials that can be trained as one, together.
 
     Parameters
@@ -123,12 +123,12 @@ def grouped(jobs: Sequence[Job], at_once: Callable[[TrialJob], int]) -> Iterator
     at_once
         How many trials like this one are worth training as one.
     """
-    alike: dict[str, list[TrialJob]] = {}
+    alike: dict[str, list[FitJob]] = {}
     for job in jobs:
-        if isinstance(job, TrialJob):
+        if isinstance(job, FitJob):
             alike.setdefault(job.batch_key, []).append(job)
     for job in jobs:
-        if not isinstance(job, TrialJob):
+        if not isinstance(job, FitJob):
             yield [job]
         elif job.batch_key in alike:  # else it went with the first of its batch
             trials = alike.pop(job.batch_key)
@@ -136,7 +136,7 @@ def grouped(jobs: Sequence[Job], at_once: Callable[[TrialJob], int]) -> Iterator
             yield from (trials[start : start + size] for start in range(0, len(trials), size))
 
 
-def _worth(trial: TrialJob) -> int:
+def _worth(trial: FitJob) -> int:
     """How many trials like this one the device profits from training as one."""
     try:
         return fits_at_once(trial.create(), trial.data(), device=trial.device)
@@ -180,7 +180,7 @@ def _gpus(jobs: Sequence[Job]) -> int:
     """How many GPUs there are to deal out: those of this machine, unless the jobs name their device."""
     import torch
 
-    unnamed = any(isinstance(job, TrialJob) and job.device in ANY_GPU for job in jobs)
+    unnamed = any(isinstance(job, FitJob) and job.device in ANY_GPU for job in jobs)
     return torch.cuda.device_count() if unnamed else 0
 
 
@@ -210,7 +210,7 @@ def attempt_on_worker(jobs: Sequence[Job], gpus: int) -> list[Ended]:
 
 def on_gpu(job: Job, number: int) -> Job:
     """The job on one of the GPUs, unless it names its device."""
-    return replace(job, device=f"cuda:{number}") if isinstance(job, TrialJob) and job.device in ANY_GPU else job
+    return replace(job, device=f"cuda:{number}") if isinstance(job, FitJob) and job.device in ANY_GPU else job
 
 
 def attempt(job: Job) -> Ended:
@@ -230,7 +230,7 @@ def attempt_together(jobs: Sequence[Job]) -> Iterator[Ended]:
     results: Sequence[TrialResult] = ()
     if len(jobs) > 1:
         with _one_at_a_time, suppress(Exception):  # of several the one at fault shows alone
-            results = run_together([job for job in jobs if isinstance(job, TrialJob)])
+            results = run_together([job for job in jobs if isinstance(job, FitJob)])
     if results:
         yield from ((job, result, "") for job, result in zip(jobs, results, strict=True))
     else:

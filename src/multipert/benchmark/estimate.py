@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
-from multipert.benchmark.jobs import HeldOutJob, Job, ReferenceJob, TrialJob
+from multipert.benchmark.jobs import FitJob, HeldOutJob, Job, ReferenceJob, TrialJob
 from multipert.data import PerturbationData, leave_context_out
 from multipert.errors import InputError
 from multipert.evaluation import evaluate_many
@@ -58,10 +58,10 @@ def estimate_seconds(jobs: Sequence[Job]) -> dict[str, float]:
         if isinstance(job, ReferenceJob):
             total["bounds"] = total.get("bounds", 0.0) + SCORINGS_PER_REFERENCE * known[scoring]
         elif isinstance(job, TrialJob):
-            training = (job.content, job.model.label)
+            training = (job.content, job.label)
             if training not in known:
-                known[training] = _seconds_of_training(job)
-            total[job.model.label] = total.get(job.model.label, 0.0) + known[training] + known[scoring]
+                known[training] = _seconds_of_training(job) if isinstance(job, FitJob) else 0.0
+            total[job.label] = total.get(job.label, 0.0) + known[training] + known[scoring]
     return total
 
 
@@ -73,7 +73,7 @@ def _seconds_of_scoring(job: HeldOutJob) -> float:
     return time.monotonic() - started
 
 
-def _seconds_of_training(job: TrialJob) -> float:
+def _seconds_of_training(job: FitJob) -> float:
     """Time of the steps after the first epochs, on some cells, times the steps that all cells take."""
     data, model = job.data(), job.create()
     started = time.monotonic()
@@ -90,7 +90,7 @@ def _seconds_of_training(job: TrialJob) -> float:
     return 0.0
 
 
-def _seconds_per_step(job: TrialJob, cells: PerturbationData) -> float:
+def _seconds_per_step(job: FitJob, cells: PerturbationData) -> float:
     """Train a little, and time the steps after the warm-up; all of them where there are no others."""
     times: list[tuple[float, int]] = []
 

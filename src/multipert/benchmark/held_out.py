@@ -5,7 +5,7 @@ The one place where a prediction is scored, for a study and for a single run.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,24 @@ class HeldOutCells:
 
         started = time.monotonic()
         predicted = {name: model.predict(self.control, name) for name in self.truth}
-        seconds_predict = time.monotonic() - started
+        trial = TrialResult(
+            dataset=self.dataset,
+            label=label,
+            model=model.name,
+            preset=model.preset,
+            held_out=self.context,
+            seed=model.seed,
+            seconds_fit=round(model.seconds_fit_, 3),
+            seconds_predict=round(time.monotonic() - started, 3),
+            n_parameters=model.n_parameters,
+            steps=model.history_.steps,
+            threads=torch.get_num_threads(),
+            history=_thinned(model.history_.table),
+        )
+        return self.score(predicted, trial)
+
+    def score(self, predicted: Mapping[str, AnnData], trial: TrialResult) -> TrialResult:
+        """Score predictions of every perturbation, whoever made them: the trial with their scores and their looks."""
         profiles: dict[str, Profile] = {}
 
         def describe(name: str, comparison: Comparison) -> None:
@@ -121,23 +138,7 @@ class HeldOutCells:
         scores = evaluate_many(
             control=self.control, truth=self.truth, predicted=predicted, metrics=self.metrics, each=describe
         )
-        return TrialResult(
-            dataset=self.dataset,
-            label=label,
-            model=model.name,
-            preset=model.preset,
-            held_out=self.context,
-            seed=model.seed,
-            scores=_scores(scores),
-            notes=scores.attrs["notes"],
-            seconds_fit=round(model.seconds_fit_, 3),
-            seconds_predict=round(seconds_predict, 3),
-            n_parameters=model.n_parameters,
-            steps=model.history_.steps,
-            threads=torch.get_num_threads(),
-            history=_thinned(model.history_.table),
-            profiles=profiles,
-        )
+        return replace(trial, scores=_scores(scores), notes=scores.attrs["notes"], profiles=profiles)
 
 
 def overview(data: PerturbationData, dataset: str) -> Overview:

@@ -6,12 +6,14 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any, ClassVar
 
 import multipert
 from multipert.benchmark.cells import prepare
 from multipert.benchmark.held_out import HeldOutCells, overview
+from multipert.benchmark.predictions import ELSEWHERE, PredictedFiles
 from multipert.benchmark.records import Overview, Record, Reference, TrialResult, digest
 from multipert.benchmark.study import StudyDataset, StudyModel
 from multipert.data import PerturbationData, leave_context_out
@@ -116,24 +118,53 @@ class ReferenceJob(HeldOutJob):
 
 @dataclass(frozen=True)
 class TrialJob(HeldOutJob):
-    """Fit a model with one context held out, predict that context, and score it."""
+    """Score one prediction of a held-out context.
 
-    model: StudyModel
-    parameters: Mapping[str, Any]
+    Attributes
+    ----------
+    label, seed
+        Whose it is.
+    """
+
+    label: str
     seed: int
-    device: str
 
     folder: ClassVar[str] = "trials"
     record: ClassVar[type[Record]] = TrialResult
 
     def identity(self) -> dict[str, Any]:
+        """All that determines the record."""
+        return super().identity() | {"label": self.label, "seed": self.seed}
+
+    @property
+    @abstractmethod
+    def outset(self) -> TrialResult:
+        """The record as far as it is known before anything is done."""
+
+    def failed(self, error: BaseException) -> TrialResult:
+        """Say how it failed."""
+        return replace(
+            self.outset,
+            status="failed",
+            error=f"{type(error).__name__}: {error}".splitlines()[0],
+            traceback="".join(traceback.format_exception(error)),
+        )
+
+
+@dataclass(frozen=True)
+class FitJob(TrialJob):
+    """Fit a model with one context held out, predict that context, and score it."""
+
+    model: StudyModel
+    parameters: Mapping[str, Any]
+    device: str
+
+    def identity(self) -> dict[str, Any]:
         """All that determines the record; the model by its values, whatever preset gave them."""
         return super().identity() | {
             "model": self.model.name,
-            "label": self.model.label,
             "preset": self.model.preset,
             "parameters": self.parameters,
-            "seed": self.seed,
         }
 
     @property
@@ -141,6 +172,11 @@ class TrialJob(HeldOutJob):
         """The same for trials that differ in held-out context and seed alone: those that can be fitted together."""
         apart = {"held_out", "seed"} if self.dataset.preprocessing is None else {"seed"}
         return digest({name: value for name, value in self.identity().items() if name not in apart})
+
+    @property
+    def outset(self) -> TrialResult:
+        """The model's names."""
+        return TrialResult(self.dataset.name, self.label, self.model.name, self.model.preset, self.held_out, self.seed)
 
     def create(self) -> Model:
         """The model, not yet fitted."""
@@ -155,25 +191,37 @@ class TrialJob(HeldOutJob):
 
     def test(self, model: Model) -> TrialResult:
         """Predict the held-out context with a fitted model, and score it."""
-        return replace(self.cells().test(model, self.model.label), peak_memory_mb=round(_peak_mb(), 1))
-
-    def failed(self, error: BaseException) -> TrialResult:
-        """Say how it failed."""
-        return TrialResult(
-            dataset=self.dataset.name,
-            label=self.model.label,
-            model=self.model.name,
-            preset=self.model.preset,
-            held_out=self.held_out,
-            seed=self.seed,
-            status="failed",
-            error=f"{type(error).__name__}: {error}".splitlines()[0],
-            traceback="".join(traceback.format_exception(error)),
-        )
+        return replace(self.cells().test(model, self.label), peak_memory_mb=round(_peak_mb(), 1))
 
 
-def run_together(trials: Sequence[TrialJob]) -> list[TrialResult]:
-    """Do trials of one :attr:`~TrialJob.batch_key` as one training."""
+@dataclass(frozen=True)
+class PredictedJob(TrialJob):
+    """Score predictions that were made elsewhere."""
+
+    predicted: PredictedFiles
+
+    def identity(self) -> dict[str, Any]:
+        """All that determines the record; the files by their content, wherever they lie."""
+        predictions = self.predicted.predictions
+        return super().identity() | {
+            "predicted": [content for _, content in self.predicted.files],
+            "predicted_keys": asdict(predictions.keys),
+        }
+
+    @property
+    def outset(self) -> TrialResult:
+        """Nothing is known of what they took."""
+        unknown = dict.fromkeys(("seconds_fit", "seconds_predict", "peak_memory_mb"), nan)
+        return TrialResult(self.dataset.name, self.label, ELSEWHERE, "", self.held_out, self.seed, **unknown)
+
+    def run(self) -> TrialResult:
+        """Read and score them."""
+        cells = self.cells()
+        return cells.score(self.predicted.read(self.held_out, list(cells.truth)), self.outset)
+
+
+def run_together(trials: Sequence[FitJob]) -> list[TrialResult]:
+    """Do trials of one :attr:`~FitJob.batch_key` as one training."""
     _forget_peak()
     data, models = trials[0].data(), [trial.create() for trial in trials]
     splits = [leave_context_out(data, trial.held_out) for trial in trials]

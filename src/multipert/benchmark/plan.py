@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from multipert.benchmark.cells import fingerprint, prepare
-from multipert.benchmark.jobs import Job, OverviewJob, ReferenceJob, TrialJob
+from multipert.benchmark.jobs import FitJob, Job, OverviewJob, PredictedJob, ReferenceJob, TrialJob
+from multipert.benchmark.predictions import ELSEWHERE, StudyPredictions, find_trials, provenance
 from multipert.benchmark.records import DatasetCard, ModelCard, TrialResult, read_record
 from multipert.benchmark.results import FORMAT, PLAN, versions
 from multipert.benchmark.study import Study, StudyDataset, StudyModel
@@ -121,7 +123,11 @@ def plan_study(study: Study, *, device: str = "auto", announce: Callable[[str], 
             )
         )
         jobs += _jobs(study, dataset, content, held_out, perturbations, device)
-    return Plan(study, cards, [ModelCard.of(_created(model), model.label) for model in study.models], jobs)
+        for number, predictions in enumerate(study.predictions):
+            if predictions.dataset == dataset.name:
+                jobs += _predicted(study, number, dataset, content, data, held_out, perturbations, announce)
+    models = [ModelCard.of(_created(model), model.label) for model in study.models]
+    return Plan(study, cards, [*models, *(_card(one, study) for one in study.predictions)], jobs)
 
 
 def _jobs(
@@ -137,7 +143,60 @@ def _jobs(
         yield ReferenceJob(dataset, content, context, perturbations, study.metrics)
     for context, model, seed in product(held_out, study.models, study.seeds):
         parameters = asdict(_created(model, seed).parameters)
-        yield TrialJob(dataset, content, context, perturbations, study.metrics, model, parameters, seed, device)
+        asked = (dataset, content, context, perturbations, study.metrics)
+        yield FitJob(*asked, model.label, seed, model, parameters, device)
+
+
+def _predicted(
+    study: Study,
+    number: int,
+    dataset: StudyDataset,
+    content: str,
+    data: PerturbationData,
+    held_out: Sequence[str],
+    perturbations: Sequence[str],
+    announce: Callable[[str], Any],
+) -> Iterator[Job]:
+    """The trials that predictions made elsewhere are of; those that their files do not hold are named."""
+    predictions = study.predictions[number]
+    announce(f"reading {predictions.label}: {predictions.written}")
+    measured = {
+        context: [name for name in perturbations if len(data.rows(condition=name, context=context))]
+        for context in held_out
+    }
+    fixed = dataset.preprocessing is None or dataset.preprocessing["choose_on"] == "all"
+    try:
+        trials, missing = find_trials(
+            predictions, measured, study.seeds, genes=pd.Index(data.genes) if fixed else None, counts=False
+        )
+        if not trials:
+            raise InputError(
+                f"the files hold predictions of no held-out context whole: missing are {', '.join(missing)}"
+            )
+    except InputError as error:
+        raise InputError(f"{study.where('predictions', number)}: {error}") from error
+    if missing:
+        asked = len(trials) + len(missing)
+        announce(f"{predictions.label} lacks {len(missing)} of {asked} trials, left out: {', '.join(missing)}")
+    for (context, seed), files in trials.items():
+        asked_of = (dataset, content, context, perturbations, study.metrics)
+        yield PredictedJob(*asked_of, predictions.label, seed, files)
+
+
+def _card(predictions: StudyPredictions, study: Study) -> ModelCard:
+    """Predictions made elsewhere, as the report names them."""
+    return ModelCard(
+        label=predictions.label,
+        name=ELSEWHERE,
+        preset="",
+        changes=provenance(predictions),
+        parameters={},
+        meanings={},
+        title=f"Predictions made elsewhere, by {predictions.source}",
+        family=ELSEWHERE,
+        source=predictions.written,
+        seeds=len(predictions.seeds(study.seeds)),
+    )
 
 
 def _created(model: StudyModel, seed: int = 1) -> Model:

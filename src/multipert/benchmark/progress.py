@@ -1,6 +1,7 @@
 """How far a benchmark is: trials done, failed and running, and the time left."""
 
 import time
+from math import isnan
 from types import TracebackType
 from typing import Self
 
@@ -46,7 +47,8 @@ class BenchmarkProgress:
         left = (time.monotonic() - self.started) / self.finished * (self.jobs - self.finished)
         state = f"{self.failed} failed, {running} running, about {duration(left)} left"
         if isinstance(record, TrialResult):
-            how = record.error if record.status == "failed" else f"{record.seconds_fit:.1f} s"
+            took = "scored" if isnan(record.seconds_fit) else f"{record.seconds_fit:.1f} s"
+            how = record.error if record.status == "failed" else took
             trial = f"{record.dataset}: {record.label}, {record.held_out} held out, seed {record.seed}"
             self._shown.update(
                 self.trials_done, state, line=f"[{self.trials_done}/{self.trials}] {trial}: {how}; {state}"

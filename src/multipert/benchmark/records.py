@@ -113,6 +113,8 @@ class ModelCard:
         What each parameter is.
     title, family, source
         As the registry has them.
+    seeds
+        How many seeds it has a trial of; all of the study unless said otherwise.
     """
 
     label: str
@@ -124,6 +126,7 @@ class ModelCard:
     title: str
     family: str
     source: str
+    seeds: int | None = None
 
     @classmethod
     def of(cls, model: Model, label: str) -> "ModelCard":

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from multipert.benchmark.predictions import StudyPredictions, read_predictions
 from multipert.benchmark.toml_lines import line_of
 from multipert.benchmark.toml_table import Table, is_kind, shown
 from multipert.data import DATASETS, Keys, check_world, dataset, did_you_mean, locate, preprocess, simulate
@@ -99,6 +100,8 @@ class Study:
         A trial is one of each, with one context held out.
     metrics
         Names of :data:`multipert.evaluation.METRICS`.
+    predictions
+        Predictions made elsewhere that join the models.
     text
         The file as it is.
     path
@@ -111,6 +114,7 @@ class Study:
     models: tuple[StudyModel, ...]
     seeds: tuple[int, ...]
     metrics: tuple[str, ...]
+    predictions: tuple[StudyPredictions, ...]
     text: str
     path: Path
 
@@ -149,13 +153,16 @@ def read_study(path: str | Path) -> Study:
     text = _read(path)
     file = Table(_parse(path, text), (), partial(_where, path, text))
     file.check(_STUDY, "a study")
+    models, seeds, metrics, datasets = _models(file), _seeds(file), _metrics(file), _datasets(file, path.parent)
+    taken = [*RESERVED, *(model.label for model in models)]
     return Study(
         title=file.values.get("title", path.stem),
         question=file.values.get("question", ""),
-        models=_models(file),
-        seeds=_seeds(file),
-        metrics=_metrics(file),
-        datasets=_datasets(file, path.parent),
+        models=models,
+        seeds=seeds,
+        metrics=metrics,
+        datasets=datasets,
+        predictions=tuple(read_predictions(file, path.parent, datasets, taken)),
         text=text,
         path=path,
     )
@@ -168,6 +175,7 @@ _STUDY: Mapping[str, Any] = {
     "question": str,
     "datasets": Sequence[Mapping[str, Any]],
     "models": Sequence[str | Mapping[str, Any]],
+    "predictions": Sequence[Mapping[str, Any]],
     "preset": str,
     "seeds": Sequence[int],
     "metrics": Sequence[str],
@@ -225,6 +233,8 @@ def _metrics(file: Table) -> tuple[str, ...]:
 
 def _models(file: Table) -> tuple[StudyModel, ...]:
     entries = file.values.get("models")
+    if entries is None and "predictions" in file.values:
+        return ()
     if entries is None:
         raise file.error('there are no models: name some, such as models = ["mtae", "no-change"]')
     preset = file.values.get("preset", "default")

@@ -7,10 +7,14 @@ from .catalogue import DATASETS as DATASETS
 from .catalogue import Dataset as Dataset
 from .catalogue import Part as Part
 from .catalogue import dataset as dataset
+from .conditions import joint_labels as joint_labels
+from .conditions import read_labels as read_labels
 from .files import ENDINGS as ENDINGS
 from .files import atomic_path as atomic_path
 from .files import check_ending as check_ending
 from .files import check_writable as check_writable
+from .files import content_of as content_of
+from .files import find_cells as find_cells
 from .files import read_cells as read_cells
 from .files import write_cells as write_cells
 from .files import write_text as write_text

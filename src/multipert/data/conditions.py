@@ -64,22 +64,15 @@ def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
     if n_cells == 0:
         raise InputError("there are no cells in it")
     context, contexts = joint_labels(obs, keys.context_columns, "context key")
-    if keys.perturbation_key is None:
-        name, names = np.zeros(n_cells, dtype=np.int64), [str(keys.compound)]
-        dose = _doses(obs, keys, np.ones(n_cells, dtype=bool))
-        is_control = dose == 0
-        if not is_control.any():
+    name, names, dose, is_control = _treatments(obs, keys)
+    if not is_control.any():
+        if keys.perturbation_key is None:
             raise InputError(f"no cell is at dose 0, the control, in obs[{keys.dose_key!r}]; {_smallest(dose)}")
-    else:
-        name, names = joint_labels(obs, (keys.perturbation_key,), "perturbation key")
-        if keys.control not in names:
-            raise InputError(
-                f"no cell is labelled {keys.control!r}, the control, in obs[{keys.perturbation_key!r}]; "
-                f"{did_you_mean(keys.control, names)}"
-            )
-        is_control = name == names.index(keys.control)
-        dose = np.zeros(n_cells) if keys.dose_key is None else _doses(obs, keys, ~is_control)
-        _check_perturbed_at_zero(name, names, dose, ~is_control, keys)
+        raise InputError(
+            f"no cell is labelled {keys.control!r}, the control, in obs[{keys.perturbation_key!r}]; "
+            f"{did_you_mean(str(keys.control), names)}"
+        )
+    _check_perturbed_at_zero(name, names, dose, ~is_control, keys)
     if is_control.all():
         where = keys.perturbation_key if keys.perturbation_key is not None else keys.dose_key
         raise InputError(
@@ -101,6 +94,37 @@ def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
     return Conditions(
         conditions, condition.astype(np.int64), tuple(contexts), context, doses, tuple(covariates), covariate
     )
+
+
+def read_labels(obs: pd.DataFrame, keys: Keys) -> NDArray[np.object_]:
+    """Name the condition of every cell, as :func:`read_conditions` does, where there may be no controls.
+
+    Returns
+    -------
+    (cells,) the names: the control's, a perturbation's, or ``name@dose``.
+
+    Raises
+    ------
+    InputError
+        A column is missing, a label is NaN, or a dose makes no sense.
+    """
+    name, names, dose, is_control = _treatments(obs, keys)
+    dosed = keys.dose_key is not None
+    labels = [f"{names[one]}@{at:g}" if dosed else names[one] for one, at in zip(name, dose, strict=True)]
+    return np.where(is_control, str(keys.control), np.array(labels, dtype=object))
+
+
+def _treatments(
+    obs: pd.DataFrame, keys: Keys
+) -> tuple[NDArray[np.int64], list[str], NDArray[np.float64], NDArray[np.bool_]]:
+    """What was done to every cell: codes of names, the names, doses (0 without a dose key), which are controls."""
+    if keys.perturbation_key is None:
+        dose = _doses(obs, keys, np.ones(len(obs), dtype=bool))
+        return np.zeros(len(obs), dtype=np.int64), [str(keys.compound)], dose, dose == 0
+    name, names = joint_labels(obs, (keys.perturbation_key,), "perturbation key")
+    is_control = np.array([one == keys.control for one in names], dtype=bool)[name]
+    dose = np.zeros(len(obs)) if keys.dose_key is None else _doses(obs, keys, ~is_control)
+    return name, names, dose, is_control
 
 
 def _column(obs: pd.DataFrame, key: str, role: str) -> "pd.Series[Any]":

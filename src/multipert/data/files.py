@@ -1,5 +1,7 @@
 """Files in and out: a read that says what is wrong, a write that is whole or not there at all."""
 
+import glob
+import hashlib
 import io
 import os
 import shutil
@@ -67,6 +69,48 @@ def read_cells(path: str | Path) -> AnnData:
         raise InputError(f"{path} is {kind}, or damaged: write one with adata.{writer}(path)") from error
     _check_sparse(adata, path)
     return adata
+
+
+def content_of(path: str | Path) -> str:
+    """Stand for all that a file, or a zarr folder, holds: 32 hexadecimal digits of its bytes.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    path = Path(path)
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    try:
+        digests = []
+        for one in files:
+            with one.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "blake2b").hexdigest()[:32])
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check the path") from error
+    if not path.is_dir():
+        return digests[0]
+    named = [f"{one.relative_to(path)} {digest}" for one, digest in zip(files, digests, strict=True)]
+    return hashlib.blake2b("\n".join(named).encode(), digest_size=16).hexdigest()
+
+
+def find_cells(pattern: str | Path) -> list[Path]:
+    """Find files of cells (h5ad, or zarr folders).
+
+    Parameters
+    ----------
+    pattern
+        A file, a folder that holds some, or a path with ``*``, ``?`` or ``[...]``.
+
+    Returns
+    -------
+    list of Path
+        Sorted; empty where there are none.
+    """
+    pattern = Path(pattern)
+    if pattern.suffix not in ENDINGS and pattern.is_dir():
+        pattern = pattern / "*"
+    return sorted(Path(found) for found in glob.glob(str(pattern)) if Path(found).suffix in ENDINGS)
 
 
 def write_cells(adata: AnnData, path: str | Path) -> None:

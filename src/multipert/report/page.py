@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 from markupsafe import Markup
 
@@ -146,7 +147,7 @@ def _settings(card: ModelCard) -> str:
 def _training(results: StudyResults, label: str) -> str:
     """What one trial of a model took, the first that was done."""
     trial = next((one for one in results.trials if one.label == label and one.status == "done"), None)
-    if trial is None:
+    if trial is None or isnan(trial.seconds_fit):
         return ""
     took = f"{number(trial.seconds_fit)} s to fit"
     return f"{trial.n_parameters:,} parameters, {trial.steps:,} steps, {took}" if trial.n_parameters else took

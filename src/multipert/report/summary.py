@@ -122,9 +122,14 @@ class DatasetSummary:
     @cached_property
     def lacking(self) -> dict[str, int]:
         """By label, how many of a model's trials have no score; only of those that lack some."""
-        asked = len(self.card.held_out) * len(self.results.seeds)
         done = self._summary.loc[list(self.models), "trials"].astype(int)
-        return {str(label): int(asked - n) for label, n in done.items() if n < asked}
+        lacking = {str(label): self.asked(str(label)) - int(n) for label, n in done.items()}
+        return {label: n for label, n in lacking.items() if n > 0}
+
+    def asked(self, label: str) -> int:
+        """How many trials there should be of a model."""
+        seeds = self.models[label].seeds
+        return len(self.card.held_out) * (len(self.results.seeds) if seeds is None else seeds)
 
     @cached_property
     def incomplete(self) -> set[str]:

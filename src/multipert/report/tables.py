@@ -249,7 +249,7 @@ def _note(summary: DatasetSummary, label: str) -> str:
     lacking = summary.lacking.get(label, 0)
     if not lacking:
         return family
-    asked = len(summary.card.held_out) * len(summary.results.seeds)
+    asked = summary.asked(label)
     apart = ", not compared" if label in summary.incomplete else ""
     return f"{family}; {asked - lacking} of {asked} trials{apart}"
 

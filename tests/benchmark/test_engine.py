@@ -19,7 +19,7 @@ from benchmark.conftest import STUDY, outcomes
 from conftest import Run
 from multipert.benchmark import load_results, plan_study, read_study
 from multipert.benchmark.engine import attempt_together, grouped, on_gpu, spread
-from multipert.benchmark.jobs import Job, TrialJob
+from multipert.benchmark.jobs import FitJob, Job
 from multipert.benchmark.records import TrialResult
 
 N_TRIALS = 3 * 3 * 2
@@ -231,7 +231,7 @@ def test_trials_that_can_be_trained_as_one_are_given_out_together(study_file: Pa
     assert [len(group) for group in groups] == [1] * 4 + [4, 2] * 3
     assert {job.file for group in groups for job in group} == {job.file for job in jobs}
     for group in groups[4:]:
-        trials = [job for job in group if isinstance(job, TrialJob)]
+        trials = [job for job in group if isinstance(job, FitJob)]
         assert len({(trial.model.label, trial.batch_key) for trial in trials}) == 1
     assert [len(group) for group in grouped(jobs, lambda trial: 1)] == [1] * len(jobs)
 
@@ -256,14 +256,14 @@ def test_gpus_are_dealt_out_to_trials_that_name_no_device(study_file: Path) -> N
         for job in plan_study(read_study(study_file), device=device).jobs:
             dealt = on_gpu(job, 1)
             assert dealt.file == job.file
-            assert not isinstance(dealt, TrialJob) or dealt.device == expected
+            assert not isinstance(dealt, FitJob) or dealt.device == expected
 
 
 def test_workers_do_groups_each_on_its_own_gpu(study_file: Path) -> None:
     """There is no GPU here, and each trial says on which one it was to be."""
     from distributed import Client, LocalCluster
 
-    groups = list(grouped([job for job in jobs_of(study_file) if isinstance(job, TrialJob)], lambda trial: 2))
+    groups = list(grouped([job for job in jobs_of(study_file) if isinstance(job, FitJob)], lambda trial: 2))
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster) as client,

@@ -211,8 +211,8 @@ class PredictedJob(TrialJob):
     @property
     def outset(self) -> TrialResult:
         """Nothing is known of what they took."""
-        unknown = dict.fromkeys(("seconds_fit", "seconds_predict", "peak_memory_mb"), nan)
-        return TrialResult(self.dataset.name, self.label, ELSEWHERE, "", self.held_out, self.seed, **unknown)
+        names = (self.dataset.name, self.label, ELSEWHERE, "", self.held_out, self.seed)
+        return TrialResult(*names, seconds_fit=nan, seconds_predict=nan, peak_memory_mb=nan)
 
     def run(self) -> TrialResult:
         """Read and score them."""

@@ -242,8 +242,7 @@ def find_trials(
                 missing.append(f"{held_out}{some}" + (f", seed {seed}" if SEED in predictions.path else ""))
                 continue
             paths = dict.fromkeys(path for name in perturbations for path in by_perturbation[name])
-            files = [(path, holds[path][0]) for path in paths]
-            trials[held_out, seed] = PredictedFiles(predictions, files)
+            trials[held_out, seed] = PredictedFiles(predictions, [(path, holds[path][0]) for path in paths])
     if not holds:
         raise InputError(f"no file of cells (h5ad, zarr) is at {predictions.path}: check the path")
     return trials, missing

@@ -9,6 +9,9 @@ from .catalogue import Part as Part
 from .catalogue import dataset as dataset
 from .conditions import joint_labels as joint_labels
 from .conditions import read_labels as read_labels
+from .features import PerturbationFeatures as PerturbationFeatures
+from .features import check_source as check_source
+from .features import read_features as read_features
 from .files import ENDINGS as ENDINGS
 from .files import atomic_path as atomic_path
 from .files import check_ending as check_ending
@@ -36,4 +39,5 @@ from .splits import leave_perturbation_out as leave_perturbation_out
 from .splits import perturbation_folds as perturbation_folds
 from .splits import split_by as split_by
 from .splits import train_on_everything as train_on_everything
+from .structures import scaffold_folds as scaffold_folds
 from .suggestions import did_you_mean as did_you_mean

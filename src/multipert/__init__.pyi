@@ -1,5 +1,6 @@
 from . import models as models
 from .data import PerturbationData as PerturbationData
+from .data import PerturbationFeatures as PerturbationFeatures
 from .data import Split as Split
 from .data import leave_combination_out as leave_combination_out
 from .data import leave_context_out as leave_context_out
@@ -9,6 +10,8 @@ from .data import leave_perturbation_and_context_out as leave_perturbation_and_c
 from .data import leave_perturbation_out as leave_perturbation_out
 from .data import perturbation_folds as perturbation_folds
 from .data import preprocess as preprocess
+from .data import read_features as read_features
+from .data import scaffold_folds as scaffold_folds
 from .data import simulate as simulate
 from .data import train_on_everything as train_on_everything
 from .errors import InputError as InputError

@@ -13,16 +13,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import multipert as mp
 from models.plain_batches import first_batch
 from multipert.models import MODELS
+from multipert.models.film_model import FilmModel, partners
 from multipert.models.metadata import FitMetadata
 from multipert.models.mtae import (
     Adversarial,
-    FilmModel,
     MTAeAdv,
     MTAeAdvG,
     MTAeOT,
     MTVae,
     Variational,
-    partners,
     soft_labels,
 )
 from multipert.models.pairing import pair

@@ -13,6 +13,7 @@ from multipert.cli.keys import (
     CountsLayer,
     CovariateKey,
     DoseKey,
+    Features,
     HoldOut,
     HoldOutCovariate,
     Layer,
@@ -40,6 +41,7 @@ def fit(
     counts_layer: CountsLayer = None,
     hold_out: HoldOut = None,
     hold_out_covariate: HoldOutCovariate = None,
+    features: Features = None,
     preset: Annotated[str, typer.Option(help="Named set of values: default, study.")] = "default",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training cells.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
@@ -54,12 +56,14 @@ def fit(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard curves too.")] = False,
 ) -> None:
     """Train a model; with --hold-out, on all cells but the perturbed ones of one context."""
-    from multipert.data import PerturbationData, leave_context_out, leave_covariate_out
+    from multipert.data import PerturbationData, check_source, leave_context_out, leave_covariate_out
     from multipert.models import create
     from multipert.training import Interrupted
 
     shorthand = {} if epochs is None else {"epochs": epochs}
     chosen = create(model, preset=preset, seed=seed, **(shorthand | _changes(set_ or [])))
+    if features is not None:
+        check_source(features)
     cells = PerturbationData.from_anndata(
         data,
         perturbation_key=perturbation_key,
@@ -81,6 +85,7 @@ def fit(
         chosen.fit(
             cells,
             split,
+            features=features,
             run=out,
             device=device,
             precision=cast("Precision", precision),  # an unknown one is refused by name

@@ -49,3 +49,12 @@ HoldOutCovariate = Annotated[
 MissingGenes = Annotated[
     str, typer.Option("--missing-genes", help="Genes the cells lack: 'error', or 'zero' to take them as zero.")
 ]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        "--features",
+        metavar="SOURCE[=FILE]",
+        help="What perturbations are, so that unseen ones can be predicted: dose, members, smiles=drugs.csv, genes, "
+        "genes=sets.gmt, genes=FILE or table=FILE (csv, tsv, parquet, npz, cells.h5ad:KEY).",
+    ),
+]

@@ -22,9 +22,21 @@ def predict(
     ],
     perturbation: Annotated[
         list[str] | None,
-        typer.Option("--perturbation", metavar="NAME[@DOSE]", help="What to apply; repeat it for several."),
+        typer.Option(
+            "--perturbation",
+            metavar="NAME[@DOSE]",
+            help="What to apply; repeat it for several. After a fit with features also A+B or A@DOSE never seen.",
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Apply every perturbation the model knows.")] = False,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            "--features",
+            metavar="SOURCE=FILE",
+            help="What further perturbations are, in a file as fit was given: smiles=more.csv, genes=FILE, table=FILE.",
+        ),
+    ] = None,
     missing_genes: MissingGenes = "error",
     pilot: Annotated[
         Path | None,
@@ -44,7 +56,7 @@ def predict(
     ] = False,
 ) -> None:
     """Predict how control cells would look under one or several perturbations."""
-    from multipert.data import ENDINGS, check_ending, check_writable, write_cells
+    from multipert.data import ENDINGS, check_ending, check_writable, read_features, write_cells
     from multipert.models import load
 
     check_ending(out, ENDINGS)
@@ -56,6 +68,7 @@ def predict(
     predicted = model.predict(
         cells,
         names[0] if len(names) == 1 else names,
+        features=None if features is None else read_features(features),
         missing_genes=missing_genes,
         pilot=pilot,
         intervals=intervals,

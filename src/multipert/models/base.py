@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
     from torch import nn
 
-    from multipert.data import PerturbationData, Split
+    from multipert.data import PerturbationData, PerturbationFeatures, Split
+    from multipert.data.condition_vectors import ConditionVectors
     from multipert.models.metadata import FitMetadata
     from multipert.models.run_folder import Arrays, Layout
     from multipert.training import Precision
@@ -91,6 +92,8 @@ class Model(ABC):
         All values, after the preset and the changes.
     metadata_
         What it was fitted to.
+    vectors_
+        How it knows conditions, where it was told what perturbations are.
     history_
         Losses, epoch by epoch; empty for a model without training.
     seconds_fit_
@@ -114,7 +117,9 @@ class Model(ABC):
     assumes: ClassVar[str] = ""
     """One line: when its prediction can be right."""
     predicts_unseen: ClassVar[bool] = False
-    """Whether it can predict a perturbation that training saw no cell of."""
+    """Whether it can predict a perturbation that training saw no cell of, without features."""
+    takes_features: ClassVar[bool] = False
+    """Whether it can be told what perturbations are."""
     loss: ClassVar[str] = "none: nothing is trained"
     """One line: what training minimises."""
     may_be_nan: ClassVar[tuple[str, ...]] = ()
@@ -125,6 +130,7 @@ class Model(ABC):
     """Presets beside ``default`` that the class brings along: by name, the values that differ."""
 
     metadata_: FitMetadata
+    vectors_: ConditionVectors | None = None
     history_: History
     seconds_fit_: float
     device_: str = "cpu"
@@ -184,6 +190,10 @@ class Model(ABC):
         """How many numbers training moved."""
         return 0
 
+    def _describe(self, names: Sequence[str]) -> None:
+        """Make this shallow copy of a fitted model predict ``names`` too, with which :attr:`metadata_` now ends."""
+        raise InputError(f"{self.name} cannot predict what training never saw")
+
     # What every model does the same way.
 
     def fit(
@@ -191,6 +201,7 @@ class Model(ABC):
         data: PerturbationData,
         split: Split | None = None,
         *,
+        features: PerturbationFeatures | str | None = None,
         run: str | Path | None = None,
         device: str = "auto",
         precision: Precision = "auto",
@@ -206,6 +217,9 @@ class Model(ABC):
             The cells.
         split
             Which of them train and validate; without one, all train.
+        features
+            What perturbations are, for a model that is to predict others too: a table, or what
+            :func:`multipert.read_features` takes, such as ``"smiles=drugs.csv"``.
         run
             A folder for checkpoints while training and the saved model after. A training that was interrupted there
             goes on where it stopped.
@@ -233,12 +247,12 @@ class Model(ABC):
         """
         from multipert.data import train_on_everything
 
-        split = train_on_everything(data) if split is None else split
+        split = split or train_on_everything(data)
         if tensorboard and run is None:
             raise InputError("tensorboard curves need a place: give a run folder too")
         folder = check_free(Path(run)) if run is not None else None
         started = time.monotonic()
-        identity = self._begin(data, split)
+        identity = self._begin(data, split, features)
         self.history_ = self._learn(data, split, TrainerConfig(device, folder, progress, precision, on_epoch), identity)
         self.seconds_fit_ = max(time.monotonic() - started, self.history_.seconds)
         if folder is not None:
@@ -247,12 +261,16 @@ class Model(ABC):
                 self.history_.write_tensorboard(folder / "tensorboard")
         return self
 
-    def _begin(self, data: PerturbationData, split: Split) -> Mapping[str, Any]:
+    def _begin(
+        self, data: PerturbationData, split: Split, features: PerturbationFeatures | str | None = None
+    ) -> Mapping[str, Any]:
         """Take in what is to be learnt from; give what determines the fit, as JSON would give it back."""
+        from multipert.models.described import condition_vectors, vector_digest
         from multipert.models.metadata import FitMetadata, split_digest
 
         split.check(data)
-        self.metadata_ = FitMetadata.of(data, split)
+        self.vectors_ = condition_vectors(self, features, data, split)
+        self.metadata_ = FitMetadata.of(data, split, self.vectors_)
         identity = {
             "model": self.name,
             "parameters": asdict(self.parameters),
@@ -260,7 +278,7 @@ class Model(ABC):
             "data": data.fingerprint,
             "split": split_digest(split),
         }
-        return dict(json.loads(json.dumps(identity)))
+        return dict(json.loads(json.dumps(identity | vector_digest(self.vectors_))))
 
     @property
     def perturbations(self) -> tuple[str, ...]:
@@ -272,6 +290,7 @@ class Model(ABC):
         controls: AnnData | str | Path,
         perturbation: str | Sequence[str],
         *,
+        features: PerturbationFeatures | None = None,
         missing_genes: str = "error",
         pilot: AnnData | str | Path | None = None,
         intervals: float | None = None,
@@ -287,7 +306,9 @@ class Model(ABC):
             are normalised as training data were, or log-normalised cells on the same scale. Genes are matched by name,
             or by the column of ``var`` that holds the model's names.
         perturbation
-            One of :attr:`perturbations`, a list of them, or ``"all"``.
+            One of :attr:`perturbations`, a list of them, or ``"all"``; after a fit with features, any they tell of.
+        features
+            Of further perturbations.
         missing_genes
             What to do when a gene of the training data is not in ``controls``: ``"error"`` refuses, ``"zero"`` takes
             it as zero in every cell.
@@ -324,29 +345,13 @@ class Model(ABC):
             self,
             controls,
             perturbation,
+            features=features,
             missing_genes=missing_genes,
             pilot=pilot,
             intervals=intervals,
             counts=counts,
             cells=cells,
         )
-
-    def _named(self, perturbation: str | Sequence[str]) -> list[str]:
-        """The names of the perturbations asked for."""
-        known = self.perturbations
-        if perturbation == "all" and "all" not in known:
-            return list(known)
-        names = [perturbation] if isinstance(perturbation, str) else list(perturbation)
-        for name in names:
-            self._fitted().check_condition(name, known)
-            if name in self._fitted().rule.unseen_conditions and not self.predicts_unseen:
-                raise InputError(
-                    f"training saw no cell of {name!r} (it was held out), and {self.name} knows perturbations by their "
-                    "cells alone: ask for one that it saw"
-                )
-        if not names or len(set(names)) < len(names):
-            raise InputError(f"name one perturbation or several, each once, not {names}")
-        return names
 
     def training_data(self, adata: AnnData | str | Path) -> tuple[PerturbationData, Split]:
         """Read again the data the model was fitted to, and its split.
@@ -387,9 +392,10 @@ class Model(ABC):
         InputError
             If the model is not fitted, or the folder cannot be written or holds another run.
         """
+        from multipert.models.described import vector_arrays
+
         metadata = self._fitted()
-        packages = ("multipert", "torch", "anndata", "numpy", "scipy")
-        versions = {package: importlib.metadata.version(package) for package in packages}
+        versions = {one: importlib.metadata.version(one) for one in ("multipert", "torch", "anndata", "numpy", "scipy")}
         configured: dict[str, Any] = {
             "model": self.name,
             "preset": self.preset,
@@ -408,7 +414,7 @@ class Model(ABC):
             n_parameters=self.n_parameters,
         )
         model = ModelRecord(**configured, metadata=asdict(metadata))
-        fitted = FittedModel(self._arrays(), model, run, self.history_.table)
+        fitted = FittedModel(self._arrays() | vector_arrays(self.vectors_), model, run, self.history_.table)
         write_run(Path(folder), fitted, overwrite=overwrite)
 
     @classmethod
@@ -420,6 +426,7 @@ class Model(ABC):
         InputError
             If what was saved is damaged.
         """
+        from multipert.models.described import take_vectors
         from multipert.models.metadata import FitMetadata
 
         described, run = fitted.model, fitted.run
@@ -431,10 +438,10 @@ class Model(ABC):
         model.history_ = History.from_table(fitted.history)
         model.seconds_fit_ = model.history_.seconds if run.seconds_fit is None else run.seconds_fit
         model.device_, model.precision_ = run.device or "unknown", run.precision or "unknown"
-        layout = model._layout()
-        if layout is not None:
-            check_arrays(fitted.arrays, layout, unknown=cls.may_be_nan)
-        model._restore(fitted.arrays)
+        model.vectors_, arrays = take_vectors(fitted.arrays, model.metadata_.features)
+        if (layout := model._layout()) is not None:
+            check_arrays(arrays, layout, unknown=cls.may_be_nan)
+        model._restore(arrays)
         return model
 
     def _fitted(self) -> FitMetadata:

@@ -1,16 +1,40 @@
 """What a fitted model knows of the world it was fitted in."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 
 from multipert.data import HeldOut, Keys, PerturbationData, Split, did_you_mean
+from multipert.data.condition_vectors import ConditionVectors
+from multipert.data.features import Source
 from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing
 from multipert.errors import InputError
 from multipert.models.run_folder import as_type
+
+
+@dataclass(frozen=True)
+class FeatureRecord:
+    """By what a fitted model knows conditions, where it was fitted with features; the numbers are among its arrays.
+
+    Attributes
+    ----------
+    source
+        Where the features come from.
+    names
+        The members of perturbations that are described.
+    halves
+        The half doses of the basis of doses; empty without doses.
+    width
+        Numbers that describe a member at a dose.
+    """
+
+    source: Source
+    names: tuple[str, ...]
+    halves: tuple[float, ...]
+    width: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +61,8 @@ class FitMetadata:
         How raw counts become expression as in the data; none where that is not known.
     scale
         What totals the training cells have.
+    features
+        By what the model knows conditions; none where by their number.
     """
 
     genes: tuple[str, ...]
@@ -48,9 +74,10 @@ class FitMetadata:
     fingerprint: str
     preprocessing: Preprocessing | None
     scale: ExpressionScale | None
+    features: FeatureRecord | None = None
 
     @classmethod
-    def of(cls, data: PerturbationData, split: Split) -> Self:
+    def of(cls, data: PerturbationData, split: Split, vectors: ConditionVectors | None = None) -> Self:
         """The metadata of a fit to ``data``."""
         space = data.expression_space(np.concatenate([split.train, split.validation]))
         return cls(
@@ -63,7 +90,32 @@ class FitMetadata:
             data.fingerprint,
             space.preprocessing,
             space.scale,
+            None if vectors is None else FeatureRecord(vectors.source, vectors.names, vectors.halves, vectors.width),
         )
+
+    @property
+    def doses(self) -> dict[str, float]:
+        """The dose of each condition; empty without doses."""
+        key = self.keys.dose_key
+        return {} if key is None else {name: float(labels[key]) for name, labels in self.labels.items()}
+
+    def with_conditions(self, names: Sequence[str]) -> Self:
+        """The same with more conditions, that training knew nothing of."""
+        new = {}
+        for name in names:
+            compound, _, dose = name.rpartition("@")
+            labels: dict[str, str | float] = {}
+            if self.keys.perturbation_key is not None:
+                labels[self.keys.perturbation_key] = compound if self.keys.dose_key is not None else name
+            if self.keys.dose_key is not None:
+                try:
+                    labels[self.keys.dose_key] = float(dose)
+                except ValueError:
+                    dose = "-1"
+                if not 0 <= float(dose) < np.inf:
+                    raise InputError(f"{name!r} has no dose, 0 or more: ask for it as NAME@DOSE, such as drug@1.5")
+            new[name] = labels
+        return replace(self, conditions=(*self.conditions, *new), labels={**self.labels, **new})
 
     @property
     def space(self) -> ExpressionSpace:

@@ -20,22 +20,20 @@ MTVaePlusOT    variational autoencoder as MTAePlusOT
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from multipert import networks
+from multipert.models.film_model import FilmModel, FilmParameters, body, labelled
 from multipert.models.losses import cross_entropy, mean_squared_error
-from multipert.models.network_model import NetworkModel
-from multipert.models.pairing import pair, slipped
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
 from multipert.training import Examples, Optimiser, Shuffled, Stage, Update, warmup
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
     from torch import Tensor, nn
 
     from multipert.data import PerturbationData, Split
@@ -47,129 +45,6 @@ if TYPE_CHECKING:
         LatentDiscriminator,
     )
     from multipert.training import Batch, Terms
-
-Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilmParameters:
-    """What every member of the family can be told."""
-
-    hidden: tuple[int, ...] = parameter((256,), "hidden widths of the encoder; the decoder mirrors them", at_least=1)
-    latent: int = parameter(128, "width of the latent space", at_least=1)
-    mask: float = parameter(0.2, "input dropout rate", at_least=0, below=1)
-    dropout: float = parameter(0.5, "dropout rate after each hidden layer", at_least=0, below=1)
-    film_hidden: tuple[int, ...] = parameter(
-        (16,), "hidden widths of the FiLM generators; none is used for a single perturbation", at_least=1
-    )
-    lr: float = parameter(0.001, "learning rate", at_least=0)
-    warmup_steps: int = parameter(25, "steps over which the learning rate rises from 0, in every stage", at_least=0)
-    batch_size: int = parameter(64, "cells in a batch", at_least=2)
-    epochs: int = parameter(60, "epochs of the first stage", at_least=1)
-
-
-class FilmModel(NetworkModel):
-    """What the members share: the network, the loss of a cell, and the prediction."""
-
-    family = "multi-task"
-    tolerates_bfloat16 = True
-    source = "Multi-task learning in perturbation modeling (diploma thesis, 2025)"
-    assumes = "a cell's latent vector, decoded under another condition, is that cell under it"
-    loss = "mean squared error over all elements (cells x genes)"
-    Parameters: ClassVar[type] = FilmParameters
-
-    parameters: Any
-    network_: FilmAutoencoder
-
-    @abstractmethod
-    def _stages(self, network: Any, data: PerturbationData, split: Split) -> list[Stage]:
-        """What it is trained to."""
-
-    def _network(self, metadata: FitMetadata) -> FilmAutoencoder:
-        return self._autoencoder(networks.FilmAutoencoder, metadata)
-
-    def _autoencoder(self, kind: type[FilmAutoencoder], metadata: FitMetadata, **options: Any) -> FilmAutoencoder:
-        p = self.parameters
-        return kind(
-            len(metadata.genes),
-            len(metadata.conditions),
-            hidden=p.hidden,
-            latent=p.latent,
-            mask=p.mask,
-            dropout=p.dropout,
-            film_hidden=p.film_hidden if len(metadata.conditions) > 2 else (),
-            **options,
-        )
-
-    def _loss(self, network: Any, batch: Batch) -> Terms:
-        """Mean squared error of each cell decoded under its condition: from its target, or from itself."""
-        x = batch.cells["x"]
-        decoded = network.decode(network.encode(x), self._condition(batch.labels["condition"]))
-        return {"mse": mean_squared_error(decoded, batch.cells.get("target", x))}
-
-    def _condition(self, codes: Tensor) -> Tensor:
-        """What FiLM is told of the conditions ``codes`` (cells,): their one-hots (cells, conditions)."""
-        return networks.one_hot(codes, len(self.metadata_.conditions))
-
-    def _moving(self, network: Any) -> list[nn.Module]:
-        """The modules that training moves."""
-        return [network]
-
-    def _stage(self, name: str, network: Any, training: Examples, validation: Examples, epochs: int) -> Stage:
-        """Minimise the loss over ``training``, with an optimiser and a warm-up of its own."""
-        p = self.parameters
-        optimiser = Optimiser(self._moving(network), p.lr)
-        update = Update(optimiser, lambda batch: self._loss(network, batch), warmup(p.warmup_steps))
-        return Stage(name, Shuffled(training, p.batch_size), epochs, [update], validation)
-
-    def _reconstruct(self, network: Any, data: PerturbationData, split: Split, epochs: int) -> Stage:
-        training, validation = own_condition(data, split.train), own_condition(data, split.validation)
-        return self._stage("reconstruct", network, training, validation, epochs)
-
-    def _transport(self, network: Any, data: PerturbationData, split: Split, epochs: int) -> Stage:
-        training, validation = (
-            partners(data, rows, split, self.seed, slip=self.parameters.partner_slip)
-            for rows in (split.train, split.validation)
-        )
-        return self._stage("transport", network, training, validation, epochs)
-
-    def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
-        import torch
-
-        def respond(x: Tensor) -> Tensor:
-            return self.network_.decode(self.network_.encode(x), self._condition(torch.full((len(x),), condition)))
-
-        return self._in_batches(X, respond)
-
-    def _encode(self, network: FilmAutoencoder, x: Tensor) -> Tensor:
-        return network.encode(x)
-
-    def film(self, perturbation: str) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-        """How a condition steers the decoder: gamma and beta of each of its hidden layers.
-
-        Parameters
-        ----------
-        perturbation
-            A condition the model was fitted on, control among them.
-
-        Returns
-        -------
-        list of (gamma, beta)
-            For each hidden layer of the decoder, from the latent space on; each (width,).
-
-        Raises
-        ------
-        InputError
-            If the model is not fitted or the condition is unknown.
-        """
-        import torch
-
-        metadata = self._fitted()
-        metadata.check_condition(perturbation, metadata.conditions)
-        c = self._condition(torch.tensor([metadata.conditions.index(perturbation)]))
-        with torch.no_grad():
-            coefficients = [film.coefficients(c) for film in self.network_.decoder.films]
-        return [(gamma[0].numpy(), beta[0].numpy()) for gamma, beta in coefficients]
 
 
 @register
@@ -282,13 +157,15 @@ class Variational(FilmModel):
     def _loss(self, network: FilmVariationalAutoencoder, batch: Batch) -> Terms:
         x = batch.cells["x"]
         mean, variance = network.posterior(x)
-        decoded = network.decode(network.heads.sample(mean, variance), self._condition(batch.labels["condition"]))
+        decoded = network.decode(
+            network.heads.sample(mean, variance), self._condition(network, batch.labels["condition"])
+        )
         mse = mean_squared_error(decoded, batch.cells.get("target", x))
         kl = networks.kl_divergence(mean, variance).sum(-1)
         return {"loss": mse + (batch.labels["kl_weight"] * kl).mean(), "mse": mse, "kl": kl.mean()}
 
     def _moving(self, network: FilmVariationalAutoencoder) -> list[nn.Module]:
-        return [network] if self.parameters.train_heads else [network.encoder, network.decoder]
+        return [network] if self.parameters.train_heads else body(network)
 
 
 @register
@@ -356,7 +233,7 @@ class Adversarial(MTAe):
         return self._autoencoder(networks.AdversarialAutoencoder, metadata, **discriminator)
 
     def _moving(self, network: AdversarialAutoencoder) -> list[nn.Module]:
-        return [network.encoder, network.decoder]
+        return body(network)
 
     def _stages(self, network: AdversarialAutoencoder, data: PerturbationData, split: Split) -> list[Stage]:
         import torch
@@ -377,7 +254,7 @@ class Adversarial(MTAe):
         def autoencoder_loss(batch: Batch) -> Terms:
             x = batch.cells["x"]
             z = network.encode(x)
-            mse = mean_squared_error(network.decode(z, self._condition(batch.labels["condition"])), x)
+            mse = mean_squared_error(network.decode(z, self._condition(network, batch.labels["condition"])), x)
             adversarial, w = self._adversarial_loss(network.discriminator, z, batch)
             return {"loss": (1 - w) * mse + w * adversarial, "mse": mse, "adversarial": adversarial}
 
@@ -436,37 +313,6 @@ class MTAeAdvG(Adversarial):
     ) -> tuple[Tensor, Tensor | float]:
         logits = discriminator(z)
         return cross_entropy(logits, logits.new_ones(logits.shape)).mean(), self.parameters.adversarial_weight
-
-
-# What is learnt from.
-
-
-def own_condition(data: PerturbationData, rows: Rows) -> Examples:
-    """Cells, each with its own condition."""
-    return Examples(data.X, {"x": rows}, {"condition": data.condition[rows]})
-
-
-def partners(data: PerturbationData, rows: Rows, split: Split, seed: int, *, slip: bool = False) -> Examples:
-    """Control cells, each with its partner as target under every perturbation, and with itself under control.
-
-    The held-out context takes no part, its control cells neither. ``slip`` exchanges the partners as the study did.
-    """
-    if split.rule.context is not None:
-        rows = rows[data.context[rows] != data.contexts.index(split.rule.context)]
-    pairs = pair(data, rows, seed=seed)
-    if slip:
-        pairs = slipped(pairs, data, rows)
-    control = rows[data.condition[rows] == 0]
-    return Examples(
-        data.X,
-        {"x": np.concatenate([control, pairs.control]), "target": np.concatenate([control, pairs.partner])},
-        {"condition": np.concatenate([np.zeros_like(control), pairs.condition])},
-    )
-
-
-def labelled(examples: Examples, name: str, number: float) -> Examples:
-    """The examples, each with one and the same number as a label more."""
-    return replace(examples, labels={**examples.labels, name: np.full(len(examples), number, dtype=np.float32)})
 
 
 def soft_labels(data: PerturbationData, seed: int) -> npt.NDArray[np.float32]:

@@ -12,11 +12,13 @@ import pandas as pd
 from anndata import AnnData
 from scipy.sparse import csr_matrix
 
+from multipert.data import PerturbationFeatures
 from multipert.data.alignment import AlignedCells, read_aligned
 from multipert.errors import InputError, InputWarning
 from multipert.models.base import Answer, Model, Question
 from multipert.models.cells import keep
 from multipert.models.counts import to_counts
+from multipert.models.described import asked
 from multipert.models.pilot import read_pilot
 
 
@@ -25,6 +27,7 @@ def predict(
     controls: AnnData | str | Path,
     perturbation: str | Sequence[str],
     *,
+    features: PerturbationFeatures | None,
     missing_genes: str,
     pilot: AnnData | str | Path | None,
     intervals: float | None,
@@ -32,7 +35,8 @@ def predict(
     cells: str,
 ) -> AnnData:
     """What :meth:`Model.predict` gives back."""
-    metadata, names = model._fitted(), model._named(perturbation)
+    model, names = asked(model, perturbation, features)
+    metadata = model.metadata_
     if intervals is not None and not 0 < intervals < 1:
         raise InputError(f"intervals is a probability between 0 and 1, such as 0.9, not {intervals!r}")
     if cells not in ("model", "keep"):
@@ -52,8 +56,8 @@ def predict(
     X, answers = np.empty((len(names), *given.X.shape), dtype=np.float32), []
     for under, name in zip(X, names, strict=True):
         condition = metadata.conditions.index(name)
-        asked = Question(given.X, given.context, given.contexts, condition, told[name], intervals)
-        answers.append(model._answer(asked))
+        question = Question(given.X, given.context, given.contexts, condition, told[name], intervals)
+        answers.append(model._answer(question))
         np.maximum(answers[-1].cells, 0, out=under)
         if cells == "keep":
             rng = np.random.default_rng((model.seed, condition))

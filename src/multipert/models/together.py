@@ -13,7 +13,7 @@ from multipert.models.network_model import NetworkModel
 from multipert.training import TrainerConfig
 
 if TYPE_CHECKING:
-    from multipert.data import PerturbationData, Split
+    from multipert.data import PerturbationData, PerturbationFeatures, Split
     from multipert.training import Precision
 
 MOST = 32
@@ -28,6 +28,7 @@ def fit_together(
     data: PerturbationData,
     splits: Sequence[Split | None],
     *,
+    features: PerturbationFeatures | str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     progress: bool | None = None,
@@ -46,7 +47,7 @@ def fit_together(
         The cells.
     splits
         For each model, which of them train and validate; None for all train.
-    device, precision, progress
+    features, device, precision, progress
         As for :meth:`~multipert.models.Model.fit`.
 
     Raises
@@ -68,16 +69,17 @@ def fit_together(
     started = time.monotonic()
     divided = [train_on_everything(data) if split is None else split for split in splits]
     for model, split in zip(networks, divided, strict=True):
-        model._begin(data, split)
+        model._begin(data, split, features)
     config = TrainerConfig(device, progress=progress, precision=precision)
     members = []
     for model, split in zip(networks, divided, strict=True):
         resolved = model._resolve(config)
         model.network_ = model._untrained(model.metadata_)
         members.append(training.Member(model.network_, model._stages(model.network_, data, split), model.seed))
-    if not networks[0].stackable or not training.can_be_stacked(members):
+    widths = {model.vectors_.width for model in networks if model.vectors_ is not None}
+    if not networks[0].stackable or len(widths) > 1 or not training.can_be_stacked(members):
         for model, split in zip(networks, divided, strict=True):
-            model.fit(data, split, device=device, precision=precision, progress=progress)
+            model.fit(data, split, features=features, device=device, precision=precision, progress=progress)
         return
     with training.random_stream(networks[0].seed, resolved.device):
         training.train_ensemble(members, resolved)

@@ -6,6 +6,7 @@ from .butterfly import Butterfly as Butterfly
 from .cross_generator import CrossGenerator as CrossGenerator
 from .discriminator import AuxiliaryDiscriminator as AuxiliaryDiscriminator
 from .discriminator import LatentDiscriminator as LatentDiscriminator
+from .film import ConditionEncoder as ConditionEncoder
 from .film import FiLM as FiLM
 from .film import FilmLayer as FilmLayer
 from .film import one_hot as one_hot

@@ -62,3 +62,39 @@ class FilmLayer(nn.Module):
 def one_hot(codes: Tensor, n_conditions: int) -> Tensor:
     """The conditions ``codes`` ``(cells,)`` as vectors ``(cells, n_conditions)``: one where the code is, else zero."""
     return (codes.unsqueeze(-1) == torch.arange(n_conditions, device=codes.device)).float()
+
+
+class ConditionEncoder(nn.Module):
+    """From conditions to the vectors that FiLM is told: the sum of their members', and what members do together.
+
+    With ``v_i`` the vectors of a condition's members, ``c = sum_i v_i + B sum_{i<j} (A v_i) * (A v_j)``, products
+    element-wise. B starts at zero: until training finds an interaction, a combination is the sum of its members.
+
+    Parameters
+    ----------
+    vectors
+        (conditions, members, n_features) the vectors of each condition's members, zero where it has fewer.
+
+    Attributes
+    ----------
+    vectors
+        The same, as a buffer.
+    """
+
+    vectors: Tensor
+
+    def __init__(self, vectors: Tensor) -> None:
+        super().__init__()
+        n_features = vectors.shape[-1]
+        self.register_buffer("vectors", vectors)
+        self.members = nn.Linear(n_features, n_features, bias=False)
+        self.interaction = nn.Linear(n_features, n_features, bias=False)
+        nn.init.orthogonal_(self.members.weight)
+        nn.init.zeros_(self.interaction.weight)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The vectors ``(cells, n_features)`` of the conditions ``codes`` ``(cells,)``."""
+        members = self.vectors[codes]
+        inner = self.members(members)
+        pairs = (inner.sum(-2).square() - inner.square().sum(-2)) / 2
+        return members.sum(-2) + self.interaction(pairs)  # type: ignore[no-any-return]

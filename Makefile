@@ -5,7 +5,7 @@ NEWER ?= python3.12
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test slow coverage compat lint format clean
+.PHONY: demo test slow coverage compat docs lint format clean
 
 demo: .venv/demo
 	rm -rf $(DEMO)
@@ -24,6 +24,10 @@ coverage: .venv/test
 compat: .venv-compat/test
 	OMP_NUM_THREADS=1 .venv-compat/bin/pytest -n 2
 
+# The site, at build/docs/index.html: its tutorials are run, and a warning is an error.
+docs: .venv/docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+
 lint: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -35,7 +39,7 @@ format: .venv/test
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .venv-compat $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-compat $(DEMO) dist build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch comes first and pinned: any other request for it would pull gigabytes of CUDA.
 .venv/torch: constraints.txt
@@ -49,6 +53,10 @@ clean:
 
 .venv/test: .venv/demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	touch $@
+
+.venv/docs: .venv/demo
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 .venv-compat/test: pyproject.toml

@@ -1,7 +1,9 @@
 """What the documentation names is there."""
 
+import importlib
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,31 @@ import pytest
 import multipert as mp
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+REFERENCE = runpy.run_path(str(ROOT / "docs" / "reference.py"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_name_of_the_package_in_the_documentation_can_be_imported(page: Path) -> None:
     for dotted in sorted(set(re.findall(r"\b(?:mp|multipert)((?:\.[A-Za-z_]+)+)\(", page.read_text("utf-8")))):
         assert pkgutil.resolve_name(f"multipert{dotted}"), f"{page.name} names multipert{dotted}"
+
+
+@pytest.mark.parametrize("package", REFERENCE["PACKAGES"])
+def test_what_the_reference_documents_is_what_a_package_offers(package: str) -> None:
+    module = importlib.import_module(package)
+    documented = {one.name: one for one in REFERENCE["public_names"](package)}
+    assert set(documented) == set(module.__all__) - {"models"}  # a package of its own
+    for name, one in documented.items():
+        assert hasattr(module, name)
+        assert one.docstring, f"{package}.{name} says nothing of itself"
+
+
+@pytest.mark.parametrize("module", REFERENCE["MODULES"])
+def test_public_modules_say_what_their_names_are(module: str) -> None:
+    names = REFERENCE["public_names"](module)
+    assert names
+    assert all(one.docstring and hasattr(importlib.import_module(module), one.name) for one in names)
 
 
 def test_scoring_is_part_of_the_public_surface() -> None:

@@ -15,7 +15,10 @@ CHECKPOINT = "checkpoint.safetensors"
 """The file in a run folder that an unfinished training goes on from."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
+"""Number format of the largest products in training; ``"auto"`` asks the device and the model."""
+
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+"""Every :data:`Precision`."""
 
 WIDE = 1024
 """Genes from which the output layer's products outweigh the rest of a step, so that bfloat16 gains something."""

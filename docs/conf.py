@@ -1,0 +1,56 @@
+"""How Sphinx builds the documentation: `make docs`."""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+# Tutorials run in processes of their own, with the package of this checkout and threads that do not fight for a core.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent / "src"), str(HERE), os.environ.get("PYTHONPATH", "")])
+os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import reference  # noqa: E402
+
+import multipert  # noqa: E402
+
+reference.write(HERE / "reference")
+
+project = "multipert"
+author = "The multipert developers"
+project_copyright = author
+version = release = multipert.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["README.md"]
+templates_path: list[str] = []
+
+# Pages in Markdown; those with code cells are run, and what they print and draw is what the reader sees.
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE.parent / "build" / "notebooks")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+nb_output_stderr = "remove"  # what a prediction doubts is shown from its own record
+
+# Docstrings are NumPy's.
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_class_signature = "mixed"
+python_maximum_signature_line_length = 88
+
+html_theme = "sphinx_book_theme"
+html_title = f"multipert {version}"
+html_theme_options = {
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+}
+html_copy_source = False
+html_show_sourcelink = False

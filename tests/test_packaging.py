@@ -1,0 +1,40 @@
+"""What is written twice, for pip, conda and citation, says the same."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import multipert as mp
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+CONDA_CALLS = {"matplotlib": "matplotlib-base", "torch": "pytorch"}
+
+
+def bounds(requirements: list[str]) -> set[tuple[str, str]]:
+    """Names, lower case, and the versions asked for."""
+    found = (re.fullmatch(r"([\w-]+) *(.*)", one) for one in requirements)
+    return {(one[1].lower(), one[2]) for one in found if one}
+
+
+def test_the_conda_recipe_asks_for_what_pip_does() -> None:
+    run = (ROOT / "conda" / "meta.yaml").read_text("utf-8").partition("  run:\n")[2].partition("\n\n")[0]
+    asked = bounds([line.removeprefix("    - ") for line in run.splitlines()])
+    wanted = bounds([*PROJECT["dependencies"], f"python{PROJECT['requires-python']}"])
+    assert asked == {(CONDA_CALLS.get(name, name), bound) for name, bound in wanted}
+
+
+def test_versions_agree() -> None:
+    for file, pattern in (
+        ("CITATION.cff", r"^version: (.+)$"),
+        ("conda/meta.yaml", r'set version = "(.+?)"'),
+        ("CHANGELOG.md", r"^## \[(\d.*?)\]"),
+    ):
+        found = re.search(pattern, (ROOT / file).read_text("utf-8"), re.MULTILINE)
+        assert found is not None
+        assert found[1] == mp.__version__, file
+
+
+def test_what_a_user_installs_holds_no_tools_of_ours() -> None:
+    ours = {"pytest", "hypothesis", "pertpy", "cell-eval", "cell-eval2", "scperteval", "mypy", "ruff", "sphinx"}
+    assert not ours & {name for name, _ in bounds(PROJECT["dependencies"])}

@@ -14,7 +14,7 @@ from multipert.benchmark.study import Study, StudyModel, read_study
 from multipert.benchmark.toml_lines import line_of, lines_of
 from multipert.data import DATASETS, Keys, dataset, simulate
 from multipert.errors import InputError
-from multipert.evaluation import METRICS, STUDY
+from multipert.evaluation import PROFILES, STUDY
 from multipert.models import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def the_toml_in(page: Path) -> list[str]:
 def test_the_least_a_study_needs(read: Read) -> None:
     study = read(MODELS_LINE + MADE)
     assert (study.title, study.question, study.seeds) == ("x", "", (1,))
-    assert study.metrics == tuple(METRICS)
+    assert study.metrics == PROFILES["default"].metrics()
     assert study.models == (StudyModel("mtae", "mtae", "default", {}),)
     assert study.text == MODELS_LINE + MADE
 
@@ -198,7 +198,6 @@ WRONG = {
     ),
     "a model called like a bound": ("models = [{ name = 'mtae', label = 'floor' }]\n", 1, "'floor' is what a bound is"),
     "an unknown profile": ("profile = 'studdy'\n" + MODELS_LINE, 1, "'studdy'; did you mean 'study'?"),
-    "a profile of counts": ("profile = 'vcc2026'\n" + MODELS_LINE, 1, "scores raw counts"),
     "metrics and a profile": ("metrics = ['mse']\nprofile = 'study'\n" + MODELS_LINE, 2, "leave one out"),
     "an unknown metric": ("metrics = ['edist',\n'r2_hgv']\n" + MODELS_LINE, 2, "'r2_hgv'; did you mean 'r2_hvg'?"),
     "a seed twice": (MODELS_LINE + "seeds = [1, 2,\n1]\n", 3, "seeds has 1 twice"),

@@ -16,7 +16,7 @@ from anndata import AnnData
 
 import multipert as mp
 from conftest import Run
-from multipert.evaluation import METRICS, STUDY
+from multipert.evaluation import METRICS, PROFILES, STUDY
 
 KEYS = ("--perturbation-key", "condition", "--control", "control", "--context-key", "cell_type")
 SMALL = ("--epochs", "2", "--set", "hidden=16", "--set", "latent=8", "--set", "batch_size=16")
@@ -98,7 +98,8 @@ def test_several_perturbations_are_scored_at_once_with_intervals(run: Run, adata
     assert all(name in out for name in ("alpha", "beta", "low", "high", "discrimination"))
     scores = pd.read_csv(tmp_path / "s.csv", index_col=0)
     assert list(scores.index) == ["alpha", "beta"]
-    assert list(scores.columns[: len(METRICS)]) == list(METRICS)
+    names = PROFILES["default"].metrics()
+    assert tuple(scores.columns[: len(names)]) == names
     assert {"edist_low", "edist_high", "edist_floor", "edist_normalised"} <= set(scores.columns)
     assert (scores["discrimination"] == 1).all()
     code, _, err = run("evaluate", *files)

@@ -12,7 +12,7 @@ import pytest
 
 from evaluation.conftest import KANG_TYPES, Cells, adata
 from multipert.errors import InputError
-from multipert.evaluation import METRICS, STUDY, between_bounds, bounds, evaluate, evaluate_many, scorecard
+from multipert.evaluation import METRICS, PROFILES, STUDY, between_bounds, bounds, evaluate, evaluate_many, scorecard
 from multipert.evaluation.populations import read_comparisons
 
 
@@ -274,7 +274,7 @@ def test_scorecard_of_several_perturbations(made: Cells) -> None:
         perturbation_key="drug",
     )  # fmt: skip
     assert card.index.names == ["drug", "metric"]
-    assert list(card.loc["b"].index) == list(METRICS)
+    assert list(card.loc["b"].index) == list(PROFILES["default"].metrics())
     # No change cannot tell perturbations apart: chance, on average.
     assert card.xs("discrimination", level="metric")["floor"].mean() == 0.5
 

@@ -18,7 +18,7 @@ from scipy import sparse
 from evaluation.conftest import Cells, adata
 from multipert.data import PerturbationData
 from multipert.errors import InputError
-from multipert.evaluation import METRICS, STUDY, bounds, evaluate, evaluate_many
+from multipert.evaluation import METRICS, PROFILES, STUDY, bounds, evaluate, evaluate_many
 
 
 def test_all_scores_but_discrimination_in_order(made: Cells) -> None:
@@ -278,7 +278,7 @@ def labelled(cells: Any, labels: str) -> Any:
 def test_several_perturbations_score_each_like_alone(made: Cells) -> None:
     truth, predicted = labelled(made.truth, "ab"), labelled(made.predicted, "ba")
     scores: Any = evaluate_many(control=made.control, truth=truth, predicted=predicted, perturbation_key="drug")
-    assert list(scores.columns) == list(METRICS)
+    assert list(scores.columns) == list(PROFILES["default"].metrics())
     assert list(scores.index) == ["a", "b"]
     assert scores.index.name == "drug"
     for drug in "ab":

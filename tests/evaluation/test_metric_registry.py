@@ -11,7 +11,7 @@ from evaluation.conftest import Cells
 from multipert.errors import InputError
 from multipert.evaluation import METRICS, STUDY, evaluate, metric, metric_of_several
 from multipert.evaluation.populations import Comparison
-from multipert.evaluation.registry import choose
+from multipert.evaluation.registry import choose, default_metrics
 
 SPECIFICATION = {
     "degs": "high", "r2_hvg": "high", "r2_deg20": "high", "r2_deg100": "high", "edistance": "low", "wasserstein": "low",
@@ -21,14 +21,20 @@ SPECIFICATION = {
     "sign_deg100": "high", "de_recall": "high", "variance_ratio": "one", "gene_wasserstein": "low",
     "covariance_distance": "low", "perturbed_pearson": "high", "discrimination": "high",
 }  # fmt: skip
+OF_COUNTS = {
+    "pds_cosine": "high", "expr_mse_unbiased_capped_norm": "low", "de_wilcoxon_direction_fidelity_yield_raw": "high",
+    "de_wilcoxon_direction_reach_raw": "high", "de_wilcoxon_sig_jaccard": "high", "de_wilcoxon_lfc_nmae": "low",
+    "vcc2026": "high",
+}  # fmt: skip
 
 
 def test_names_order_and_directions_are_the_specifications() -> None:
-    assert {name: entry.better for name, entry in METRICS.items()} == SPECIFICATION
-    assert list(METRICS) == list(SPECIFICATION)
+    assert {name: entry.better for name, entry in METRICS.items()} == SPECIFICATION | OF_COUNTS
+    assert list(METRICS) == [*SPECIFICATION, *OF_COUNTS]
+    assert default_metrics() == list(SPECIFICATION)
 
 
-@pytest.mark.parametrize("name", SPECIFICATION)
+@pytest.mark.parametrize("name", [*SPECIFICATION, *OF_COUNTS])
 def test_every_metric_says_what_it_is(name: str) -> None:
     entry = METRICS[name]
     assert entry.name == name
@@ -36,7 +42,7 @@ def test_every_metric_says_what_it_is(name: str) -> None:
     assert "\n" not in entry.meaning
     assert entry.source
     assert entry.range[0] < entry.range[1]
-    assert entry.function.__doc__
+    assert entry.needs == "counts" or entry.function.__doc__
 
 
 def test_shortfall_turns_every_direction_so_that_low_is_good() -> None:

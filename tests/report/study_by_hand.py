@@ -9,7 +9,7 @@ import numpy as np
 from multipert.benchmark import StudyResults
 from multipert.benchmark.profiles import Profile
 from multipert.benchmark.records import DatasetCard, ModelCard, Overview, Reference, TrialResult
-from multipert.evaluation import METRICS
+from multipert.evaluation import METRICS, PROFILES
 from multipert.models import MODELS
 
 CELL_TYPES = ("B", "CD14+Mono", "CD4T", "CD8T", "Dendritic", "FCGR3A+Mono", "NK")
@@ -131,7 +131,7 @@ def study(
     datasets = datasets or (one_perturbation(),)
     models = models or [card(label) for label in quality]
     several = any(len(data.perturbations) > 1 for data in datasets)
-    metrics = metrics or [name for name, metric in METRICS.items() if several or not metric.several]
+    metrics = metrics or [name for name in PROFILES["default"].metrics() if several or not METRICS[name].several]
     rng = np.random.default_rng(5)
     references = {
         (data.name, context): _reference(data, context, metrics, rng)

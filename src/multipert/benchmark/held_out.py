@@ -4,20 +4,24 @@ The one place where a prediction is scored, for a study and for a single run.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from multipert.benchmark.profiles import Profile, profile
 from multipert.benchmark.records import Overview, Reference, Scores, TrialResult
 from multipert.data import PerturbationData, Split
 from multipert.errors import InputError
-from multipert.evaluation import bounds, calibrate, evaluate_many
+from multipert.evaluation import METRICS, bounds, calibrate, evaluate_many
+from multipert.evaluation.count_bounds import bounds_of_counts, calibrate_counts
 from multipert.evaluation.populations import Comparison, Population
+from multipert.evaluation.vcc2026 import COMBINED, evaluate_counts
 from multipert.models import Model, create
 
 CURVE_ROWS = 100
@@ -25,6 +29,11 @@ CURVE_ROWS = 100
 
 MAP_CELLS = 2000
 """Cells on the map of a data set."""
+
+
+def read_counts(metrics: Sequence[str]) -> bool:
+    """Whether some metrics read raw counts."""
+    return any(METRICS[name].needs == "counts" for name in metrics)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +50,8 @@ class HeldOutCells:
         Its perturbed cells by perturbation.
     metrics
         What predictions are scored by.
+    counts_layer
+        The layer that holds the raw counts of all these cells; none unless metrics read them.
     """
 
     dataset: str
@@ -49,6 +60,17 @@ class HeldOutCells:
     control: AnnData
     truth: Mapping[str, AnnData]
     metrics: Sequence[str]
+    counts_layer: str | None = None
+
+    @cached_property
+    def _expression_metrics(self) -> list[str]:
+        """The metrics that read log-normalised expression."""
+        return [name for name in self.metrics if METRICS[name].needs == "log-normalised"]
+
+    @cached_property
+    def _count_metrics(self) -> list[str]:
+        """The metrics that read raw counts."""
+        return [name for name in self.metrics if METRICS[name].needs == "counts"]
 
     @classmethod
     def of(
@@ -56,28 +78,29 @@ class HeldOutCells:
     ) -> "HeldOutCells":
         """Take them from ``data``; perturbations that were not measured in the context are left out."""
         rows = {name: data.rows(condition=name, context=context) for name in perturbations}
-        return cls(
-            dataset,
-            context,
-            data.control,
-            data.to_anndata(data.rows(condition=data.control, context=context)),
-            {name: data.to_anndata(found) for name, found in rows.items() if len(found)},
-            metrics,
-        )
+        controls = data.rows(condition=data.control, context=context)
+        return cls._of_rows(data, dataset, context, controls, rows, metrics)
 
     @classmethod
     def of_split(cls, data: PerturbationData, dataset: str, split: Split, metrics: Sequence[str]) -> "HeldOutCells":
         """Take the cells that a split tests on, and the control cells of the same context and covariate level."""
         place = {"context": split.rule.context, "covariate": split.rule.covariate}
         rows = {name: np.intersect1d(split.test, data.rows(condition=name)) for name in data.perturbations}
-        return cls(
-            dataset,
-            str(split.held_out),
-            data.control,
-            data.to_anndata(data.rows(condition=data.control, **place)),
-            {name: data.to_anndata(found) for name, found in rows.items() if len(found)},
-            metrics,
-        )
+        controls = data.rows(condition=data.control, **place)
+        return cls._of_rows(data, dataset, str(split.held_out), controls, rows, metrics)
+
+    @classmethod
+    def _of_rows(
+        cls,
+        data: PerturbationData,
+        dataset: str,
+        context: str,
+        controls: NDArray[np.int64],
+        rows: Mapping[str, NDArray[np.int64]],
+        metrics: Sequence[str],
+    ) -> "HeldOutCells":
+        truth = {name: data.to_anndata(found) for name, found in rows.items() if len(found)}
+        return cls(dataset, context, data.control, data.to_anndata(controls), truth, metrics, data.keys.counts_layer)
 
     def reference(self, data: PerturbationData, split: Split) -> Reference:
         """Measure what they say of themselves: the bounds of every score, which metrics can tell, and their looks.
@@ -85,14 +108,23 @@ class HeldOutCells:
         The mean response, a bound, is learnt from what ``split`` leaves of ``data`` to training.
         """
         mean_response = self._mean_response(data, split)
-        table = bounds(control=self.control, truth=self.truth, mean_response=mean_response, metrics=self.metrics)
-        calibration = calibrate(control=self.control, truth=self.truth, metrics=self.metrics)
+        expression = self._expression_metrics
+        table = bounds(control=self.control, truth=self.truth, mean_response=mean_response, metrics=expression)
+        calibration = calibrate(control=self.control, truth=self.truth, metrics=expression)
+        measured = {str(bound): table[bound].unstack("metric") for bound in table}
+        told = {column: calibration[column].unstack("metric") for column in ("drf", "wins")}
+        if self._count_metrics:
+            counted = bounds_of_counts(
+                control=self.control, truth=self.truth, mean_response=mean_response, counts_layer=self.counts_layer
+            )
+            measured = {bound: measured[bound].join(counted[bound]) for bound in measured}
+            told = {column: told[column].join(found) for column, found in calibrate_counts(counted).items()}
         cells = {self.control_label: self.control, **self.truth}
         return Reference(
             self.dataset,
             self.context,
-            {str(bound): _scores(table[bound].unstack("metric")) for bound in table},
-            {str(column): _scores(calibration[column].unstack("metric")) for column in ("drf", "wins")},
+            {bound: _scores(table) for bound, table in measured.items()},
+            {column: _scores(table) for column, table in told.items()},
             {condition: found.n_obs for condition, found in cells.items()},
             [str(gene) for gene in self.control.var_names],
             {condition: profile(Population(found.X), len(cells)) for condition, found in cells.items()},
@@ -101,17 +133,25 @@ class HeldOutCells:
     def _mean_response(self, data: PerturbationData, split: Split) -> dict[str, AnnData] | None:
         """Control cells moved by the mean shift of the training contexts; none where they lack a perturbation."""
         try:
-            model = create("mean-shift").fit(data, split)
-            return {name: model.predict(self.control, name) for name in self.truth}
+            return self._predicted(create("mean-shift").fit(data, split))
         except InputError:
             return None
+
+    def _predicted(self, model: Model) -> dict[str, AnnData]:
+        """What a fitted model predicts of every perturbation from the control cells, with counts where these count."""
+        counts = bool(self._count_metrics)
+        predicted = {name: model.predict(self.control, name, counts=counts) for name in self.truth}
+        if counts and self.counts_layer != "counts":
+            for cells in predicted.values():
+                cells.layers[self.counts_layer] = cells.layers.pop("counts")
+        return predicted
 
     def test(self, model: Model, label: str) -> TrialResult:
         """Let a fitted model predict every perturbation from the control cells, and score it."""
         import torch
 
         started = time.monotonic()
-        predicted = {name: model.predict(self.control, name) for name in self.truth}
+        predicted = self._predicted(model)
         trial = TrialResult(
             dataset=self.dataset,
             label=label,
@@ -135,10 +175,23 @@ class HeldOutCells:
         def describe(name: str, comparison: Comparison) -> None:
             profiles[name] = profile(comparison.predicted, len(predicted), comparison)
 
-        scores = evaluate_many(
-            control=self.control, truth=self.truth, predicted=predicted, metrics=self.metrics, each=describe
-        )
-        return replace(trial, scores=_scores(scores), notes=scores.attrs["notes"], profiles=profiles)
+        scores, notes = self.scores_of(predicted, describe)
+        return replace(trial, scores=_scores(scores), notes=notes, profiles=profiles)
+
+    def scores_of(
+        self, predicted: Mapping[str, AnnData], each: Callable[[str, Comparison], object] | None = None
+    ) -> tuple[pd.DataFrame, dict[str, str]]:
+        """Score predictions: a row for each perturbation and a column for each metric, and notes by metric.
+
+        What the metrics of counts combine to is left open: it takes the bounds.
+        """
+        cells = {"control": self.control, "truth": self.truth, "predicted": predicted}
+        scores = evaluate_many(**cells, metrics=self._expression_metrics, each=each)
+        notes = dict(scores.attrs["notes"])
+        if self._count_metrics:
+            counted = evaluate_counts(**cells, counts_layer=self.counts_layer)
+            scores, notes = scores.join(counted).assign(**{COMBINED: np.nan}), notes | counted.attrs["notes"]
+        return scores, notes
 
 
 def overview(data: PerturbationData, dataset: str) -> Overview:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import multipert
 from multipert.benchmark.cells import prepare
-from multipert.benchmark.held_out import HeldOutCells, overview
+from multipert.benchmark.held_out import HeldOutCells, overview, read_counts
 from multipert.benchmark.predictions import ELSEWHERE, PredictedFiles
 from multipert.benchmark.records import Overview, Record, Reference, TrialResult, digest
 from multipert.benchmark.study import StudyDataset, StudyModel
@@ -217,7 +217,8 @@ class PredictedJob(TrialJob):
     def run(self) -> TrialResult:
         """Read and score them."""
         cells = self.cells()
-        return cells.score(self.predicted.read(self.held_out, list(cells.truth)), self.outset)
+        layer = cells.counts_layer if read_counts(self.metrics) else None
+        return cells.score(self.predicted.read(self.held_out, list(cells.truth), counts_layer=layer), self.outset)
 
 
 def run_together(trials: Sequence[FitJob]) -> list[TrialResult]:

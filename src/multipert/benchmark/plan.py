@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from multipert.benchmark.cells import fingerprint, prepare
+from multipert.benchmark.held_out import read_counts
 from multipert.benchmark.jobs import FitJob, Job, OverviewJob, PredictedJob, ReferenceJob, TrialJob
 from multipert.benchmark.predictions import ELSEWHERE, StudyPredictions, find_trials, provenance
 from multipert.benchmark.records import DatasetCard, ModelCard, TrialResult, read_record
@@ -165,9 +166,10 @@ def _predicted(
         for context in held_out
     }
     fixed = dataset.preprocessing is None or dataset.preprocessing["choose_on"] == "all"
+    genes = pd.Index(data.genes) if fixed else None
     try:
         trials, missing = find_trials(
-            predictions, measured, study.seeds, genes=pd.Index(data.genes) if fixed else None, counts=False
+            predictions, measured, study.seeds, genes=genes, counts=read_counts(study.metrics)
         )
         if not trials:
             raise InputError(

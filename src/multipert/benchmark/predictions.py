@@ -112,9 +112,11 @@ class PredictedFiles:
     predictions: StudyPredictions
     files: Sequence[tuple[Path, str]]
 
-    def read(self, held_out: str, perturbations: Sequence[str]) -> dict[str, AnnData]:
-        """Read the predicted cells of a context, by perturbation."""
-        found = {}
+    def read(
+        self, held_out: str, perturbations: Sequence[str], *, counts_layer: str | None = None
+    ) -> dict[str, AnnData]:
+        """Read the predicted cells of a context, by perturbation; raw counts into ``counts_layer``, if it is named."""
+        found, given = {}, self.predictions.keys.counts_layer
         for path, _ in self.files:
             cells = self.predictions.read(path)
             context, condition = self.predictions.labels(cells, held_out)
@@ -122,6 +124,8 @@ class PredictedFiles:
                 rows = (context == held_out) & (condition == name)
                 if rows.any():
                     found[name] = cells[rows].copy()
+                    if counts_layer not in (None, given):
+                        found[name].layers[counts_layer] = found[name].layers.pop(given)
         return found
 
 

@@ -16,6 +16,8 @@ import pandas as pd
 from multipert.benchmark.records import DatasetCard, ModelCard, Overview, R, Reference, TrialResult, read_record
 from multipert.data import atomic_path, write_text
 from multipert.errors import InputError
+from multipert.evaluation.count_bounds import context_score
+from multipert.evaluation.vcc2026 import COMBINED
 
 PLAN = "plan.json"
 FORMAT = 2
@@ -81,6 +83,7 @@ class StudyResults:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """A row for each trial that was done and each of its perturbations: names, metrics, costs."""
+        combined = COMBINED in self.metrics
         rows = [
             {
                 "dataset": trial.dataset,
@@ -91,6 +94,7 @@ class StudyResults:
                 "perturbation": perturbation,
                 "seed": trial.seed,
                 **{metric: scores[metric] for metric in self.metrics},
+                **({COMBINED: self._combined(trial)} if combined else {}),
                 **{cost: getattr(trial, cost) for cost in COSTS},
             }
             for trial in self.trials
@@ -99,6 +103,14 @@ class StudyResults:
         names = ["dataset", "label", "model", "preset", "held_out", "perturbation", "seed"]
         table = pd.DataFrame(rows, columns=[*names, *self.metrics, *COSTS])
         return table.astype(dict.fromkeys(self.metrics, np.float64))  # also where there are no rows
+
+    def _combined(self, trial: TrialResult) -> float:
+        """What the metrics of counts of a trial combine to, between the bounds of its context; NaN without these."""
+        reference = self.references.get((trial.dataset, trial.held_out))
+        if reference is None:
+            return float("nan")
+        tables = (trial.scores, *(reference.bounds[bound] for bound in ("mean_response", "ceiling")))
+        return context_score(*(pd.DataFrame.from_dict(table, orient="index") for table in tables))
 
     @cached_property
     def bounds(self) -> pd.DataFrame:

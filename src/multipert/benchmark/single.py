@@ -8,7 +8,7 @@ from multipert.benchmark.records import DatasetCard, ModelCard
 from multipert.benchmark.results import StudyResults, versions
 from multipert.data import PerturbationData, Split
 from multipert.errors import InputError
-from multipert.evaluation import METRICS
+from multipert.evaluation import PROFILES
 from multipert.models import Model, create
 
 BASELINES = ("mean-shift", "nearest-context", "linear", "resample")
@@ -53,7 +53,7 @@ def results_of_run(
             f"training saw no cell of {', '.join(split.rule.unseen_conditions)}: a run is tested on what it saw "
             "elsewhere, in a held-out context or level of the covariate"
         )
-    metrics = METRICS.ours
+    metrics = PROFILES["default"].metrics()
     cells = HeldOutCells.of_split(data, name, split, metrics)
     perturbations = list(cells.truth)
     models = [model, *(create(one).fit(data, split) for one in BASELINES if one != model.name)]

@@ -6,11 +6,12 @@ import tomllib
 import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from multipert.benchmark.held_out import read_counts
 from multipert.benchmark.predictions import StudyPredictions, read_predictions
 from multipert.benchmark.toml_lines import line_of
 from multipert.benchmark.toml_table import Table, is_kind, shown
@@ -154,6 +155,8 @@ def read_study(path: str | Path) -> Study:
     file = Table(_parse(path, text), (), partial(_where, path, text))
     file.check(_STUDY, "a study")
     models, seeds, metrics, datasets = _models(file), _seeds(file), _metrics(file), _datasets(file, path.parent)
+    if read_counts(metrics):
+        datasets = tuple(_with_counts(file, index, one) for index, one in enumerate(datasets))
     taken = [*RESERVED, *(model.label for model in models)]
     return Study(
         title=file.values.get("title", path.stem),
@@ -179,7 +182,7 @@ _STUDY: Mapping[str, Any] = {
     "preset": str,
     "seeds": Sequence[int],
     "metrics": Sequence[str],
-    "profile": str,
+    "profile": str | Sequence[str],
 }
 _KEYS: Mapping[str, Any] = dict.fromkeys(inspect.signature(Keys).parameters, str) | dict.fromkeys(
     ("context_key", "covariate_key"), str | Sequence[str]
@@ -213,22 +216,24 @@ def _seeds(file: Table) -> tuple[int, ...]:
 
 
 def _metrics(file: Table) -> tuple[str, ...]:
-    name = file.values.get("profile", "default")
-    if name not in PROFILES:
-        raise file.error(f"there is no profile {name!r}; {did_you_mean(name, PROFILES)}", "profile")
-    if PROFILES[name].needs == "counts":
-        raise file.error(
-            f"the profile {name!r} scores raw counts, and trials predict log-normalised cells: score predicted counts "
-            f"with multipert evaluate --profile {name}",
-            "profile",
-        )
     if "metrics" in file.values and "profile" in file.values:
         raise file.error("metrics and profile are both given: leave one out", "profile")
-    metrics = file.values.get("metrics", PROFILES[name].metrics())
-    for index, name in enumerate(metrics):
-        if name not in METRICS:
-            raise file.error(f"there is no metric {name!r}; {did_you_mean(name, METRICS)}", "metrics", index)
-    return tuple(metrics)
+    if "metrics" in file.values:
+        metrics: list[str] = file.values["metrics"]
+        for index, name in enumerate(metrics):
+            if name not in METRICS:
+                raise file.error(f"there is no metric {name!r}; {did_you_mean(name, METRICS)}", "metrics", index)
+            if METRICS[name].needs == "counts":
+                raise file.error(f"{name} goes with all of its profile: give profile instead", "metrics", index)
+        return tuple(metrics)
+    named = file.values.get("profile", "default")
+    found = list[str]()
+    for name in [named] if isinstance(named, str) else named:
+        if name not in PROFILES:
+            raise file.error(f"there is no profile {name!r}; {did_you_mean(name, PROFILES)}", "profile")
+        combined = [name] if PROFILES[name].combined else []
+        found += [*combined, *PROFILES[name].metrics()]
+    return tuple(dict.fromkeys(found))
 
 
 def _models(file: Table) -> tuple[StudyModel, ...]:
@@ -379,6 +384,20 @@ def _simulated(table: Table) -> StudyDataset:
     return StudyDataset(
         table.values["name"], "simulated cells", None, own.values, keys, None, **_scored(table), published=None
     )
+
+
+def _with_counts(file: Table, index: int, dataset: StudyDataset) -> StudyDataset:
+    """The data set with the layer of its raw counts, which metrics read."""
+    if dataset.keys.counts_layer is not None:
+        return dataset
+    if dataset.simulated is None and dataset.preprocessing is None:
+        raise file.error(
+            f"the profile scores raw counts, and nothing says where {dataset.name} holds them: name the layer as "
+            "counts_layer",
+            "datasets",
+            index,
+        )
+    return replace(dataset, keys=replace(dataset.keys, counts_layer="counts"))
 
 
 def _scored(table: Table) -> dict[str, Any]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
-from multipert.evaluation.registry import METRICS, Metric, choose
+from multipert.evaluation.registry import METRICS, Metric, Needs, choose, default_metrics
 from multipert.evaluation.study_metrics import STUDY
 from multipert.evaluation.vcc2026 import VCC2026
 
@@ -34,14 +33,14 @@ class Profile:
     name: str
     meaning: str
     metrics: Callable[[], tuple[str, ...]]
-    needs: Literal["log-normalised", "counts"] = "log-normalised"
+    needs: Needs = "log-normalised"
     combined: bool = False
 
 
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile("default", "all of ours", lambda: tuple(METRICS.ours)),
+        Profile("default", "all of ours", lambda: tuple(default_metrics())),
         Profile("study", "the nine of the study, as it computed them", lambda: STUDY),
         Profile(
             "vcc2026",

@@ -15,6 +15,7 @@ from multipert.registry import Registry
 
 Better: TypeAlias = Literal["high", "low", "one"]
 Space: TypeAlias = Literal["genes", "components"]
+Needs: TypeAlias = Literal["log-normalised", "counts"]
 Guess: TypeAlias = Literal["cells", "others", "all", "control"]
 ScoreOne: TypeAlias = Callable[[Comparison], float]
 ScoreSeveral: TypeAlias = Callable[[Sequence[Comparison]], Floats]
@@ -30,7 +31,8 @@ class Metric:
     name
         The column it fills.
     function
-        Scores one comparison; or, with ``several``, all perturbations at once.
+        Scores one comparison; or, with ``several``, all perturbations at once; none for those of raw counts, which a
+        profile scores together.
     better
         Which way is better: ``"high"``, ``"low"``, or ``"one"`` (the nearer to 1).
     range
@@ -59,10 +61,12 @@ class Metric:
         ``"control"`` (for what is centred on the others).
     caveat
         What must be said beside this score of this comparison; an empty string when nothing.
+    needs
+        What it reads of cells: their log-normalised expression, or their raw counts.
     """
 
     name: str
-    function: ScoreOne | ScoreSeveral
+    function: ScoreOne | ScoreSeveral | None
     better: Better
     range: tuple[float, float]
     meaning: str
@@ -75,6 +79,7 @@ class Metric:
     same_as: str | None = None
     guess: Guess = "cells"
     caveat: Caveat | None = None
+    needs: Needs = "log-normalised"
 
     def shortfall(self, scores: Floats) -> Floats:
         """Turn scores so that lower is better: themselves, negated, or their distance from 1."""
@@ -146,28 +151,35 @@ def metric_of_several(
     return enter
 
 
+def default_metrics() -> list[str]:
+    """Name ours, without those of other packages, as far as they read log-normalised expression."""
+    return [name for name in METRICS.ours if METRICS[name].needs == "log-normalised"]
+
+
 def choose(names: Iterable[str] | None, *, several: bool) -> list[Metric]:
     """Choose metrics by name; all that apply when ``None``.
 
     Parameters
     ----------
     names
-        Names, in the order wanted; by default ours, not those of other packages.
+        Names, in the order wanted; by default ``default_metrics``.
     several
         Whether several perturbations are at hand.
 
     Raises
     ------
     InputError
-        An unknown name, or a metric that needs several perturbations where there is one.
+        An unknown name, a metric of raw counts, or one that needs several perturbations where there is one.
     """
     if names is None:
-        ours = (METRICS[name] for name in METRICS.ours)
+        ours = (METRICS[name] for name in default_metrics())
         return [entry for entry in ours if several or not entry.several]
     names = list(dict.fromkeys(names))
     if unknown := [name for name in names if name not in METRICS]:
         raise InputError(f"there is no metric named {', '.join(unknown)}: choose among {', '.join(METRICS)}")
     chosen = [METRICS[name] for name in names]
+    if counted := [entry.name for entry in chosen if entry.needs == "counts"]:
+        raise InputError(f"{', '.join(counted)} reads raw counts: ask for the profile it belongs to, vcc2026")
     if not several and (lone := [entry.name for entry in chosen if entry.several]):
         raise InputError(f"{', '.join(lone)} needs several perturbations: name the column that tells them apart")
     return chosen

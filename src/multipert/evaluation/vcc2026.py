@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from math import inf, isfinite, nan
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from multipert.data.expression import Floats
 from multipert.data.scored_cells import Source, Sources
 from multipert.evaluation.counts import CountPanel, predict_mean_response, read_panels
+from multipert.evaluation.registry import METRICS, Metric
 
 PURITY = 0.9
 """Share of right signs that ``direction_reach`` asks of a prefix."""
@@ -54,13 +56,16 @@ class ScaledMetric:
         What the scaled score is kept within.
     meaning
         One line for a reader.
+    range
+        Lowest and highest value of the metric itself.
     """
 
     name: str
-    better: str
+    better: Literal["high", "low"]
     lowest: float
     highest: float
     meaning: str
+    range: tuple[float, float] = (0, 1)
 
     def scale(self, score: float, baseline: float, replicate: float) -> float:
         """Place a score between the mean response (0) and the replicate (1).
@@ -96,14 +101,39 @@ VCC2026: dict[str, ScaledMetric] = {
     metric.name: metric
     for metric in (
         ScaledMetric(PDS, "high", -inf, inf, "rank of the right perturbation by cosine distance of effects"),
-        ScaledMetric(MSE, "low", 0, 1, "squared error of the effect less sampling noise, over the effect's size"),
+        ScaledMetric(
+            MSE, "low", 0, 1, "squared error of the effect less sampling noise, over the effect's size", (-inf, inf)
+        ),
         ScaledMetric(FIDELITY, "high", -inf, inf, "right signs among called genes, over called or truly called"),
         ScaledMetric(REACH, "high", -inf, inf, "truly called genes reached at 90 % right signs, most confident first"),
         ScaledMetric(JACCARD, "high", -inf, inf, "overlap of the two sets of called genes"),
-        ScaledMetric(NMAE, "low", -6, inf, "error of fold changes of truly called genes, over their size"),
+        ScaledMetric(NMAE, "low", -6, inf, "error of fold changes of truly called genes, over their size", (0, inf)),
     )
 }
 """The six, in the order of the reference."""
+
+COMBINED = "vcc2026"
+"""The score of a context: the mean of the six, each scaled."""
+
+_SOURCE = "Virtual Cell Challenge 2026 metric reference; cell-eval2 0.20"
+for _one in VCC2026.values():
+    METRICS.add(
+        _one.name,
+        Metric(_one.name, None, _one.better, _one.range, _one.meaning, _SOURCE, several=True, needs="counts"),
+    )
+METRICS.add(
+    COMBINED,
+    Metric(
+        COMBINED,
+        None,
+        "high",
+        (-inf, inf),
+        "mean of the six, each from 0 at the mean response to 1 at a replicate; one number a context",
+        _SOURCE,
+        several=True,
+        needs="counts",
+    ),
+)
 
 
 def score_panel(truth: CountPanel, predicted: CountPanel) -> pd.DataFrame:

@@ -110,7 +110,7 @@ class StudyResults:
         if reference is None:
             return float("nan")
         tables = (trial.scores, *(reference.bounds[bound] for bound in ("mean_response", "ceiling")))
-        return context_score(*(pd.DataFrame.from_dict(table, orient="index") for table in tables))
+        return context_score(*(pd.DataFrame.from_dict(dict(table), orient="index") for table in tables))
 
     @cached_property
     def bounds(self) -> pd.DataFrame:

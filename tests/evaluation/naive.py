@@ -15,6 +15,10 @@ def pearson(x: Floats, y: Floats) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
+def slope(x: Floats, y: Floats) -> float:
+    return float(np.linalg.lstsq(x[:, None], y, rcond=None)[0][0])
+
+
 def r2(true: Floats, predicted: Floats) -> float:
     frames = pd.DataFrame(true), pd.DataFrame(predicted)
     values = []

@@ -18,7 +18,8 @@ SPECIFICATION = {
     "euclidean": "low", "mean_pairwise": "low", "mmd": "low", "edist": "low", "edist_vs_control": "low",
     "mmd_rbf": "low", "edist_scaled": "low", "mmd_rbf_scaled": "low",
     "pearson_delta": "high", "pearson_delta_deg100": "high", "mse": "low", "wmse": "low",
-    "sign_deg100": "high", "de_recall": "high", "variance_ratio": "one", "gene_wasserstein": "low",
+    "sign_deg100": "high", "amplitude": "one", "de_recall": "high",
+    "variance_ratio": "one", "gene_wasserstein": "low",
     "covariance_distance": "low", "perturbed_pearson": "high", "discrimination": "high",
 }  # fmt: skip
 OF_COUNTS = {
@@ -54,7 +55,7 @@ def test_shortfall_turns_every_direction_so_that_low_is_good() -> None:
 def test_what_is_said_of_the_metrics_beside_their_direction() -> None:
     assert {name for name, entry in METRICS.items() if entry.shares_control} == {
         "edist", "edist_vs_control", "mmd_rbf", "edist_scaled", "mmd_rbf_scaled",
-        "pearson_delta", "pearson_delta_deg100", "sign_deg100", "de_recall",
+        "pearson_delta", "pearson_delta_deg100", "sign_deg100", "amplitude", "de_recall",
     }  # fmt: skip
     assert not any(METRICS[name].shares_control for name in STUDY)  # those stay as published
     assert {name: entry.same_as for name, entry in METRICS.items() if entry.same_as} == {"mmd": "edistance"}

@@ -50,6 +50,7 @@ def expected_scores(cells: Cells) -> dict[str, float]:
     errors = (truth.mean(axis=0) - predicted.mean(axis=0)) ** 2
     weights = np.abs(by_t["truth"]["scores"].sort_index().to_numpy(float))
     significant = by_rank["truth"]["pvals_adj"] < 0.05
+    moved = [gene for gene in top if significant[gene]]
     responding = [gene for gene in top[:100] if significant[gene]]
     called = {}
     for name, table in by_rank.items():
@@ -75,6 +76,7 @@ def expected_scores(cells: Cells) -> dict[str, float]:
         "mse": float(errors.mean()),
         "wmse": float(np.sum(errors * weights) / weights.sum()),
         "sign_deg100": float(np.mean(np.sign(delta_true[responding]) == np.sign(delta_predicted[responding]))),
+        "amplitude": naive.slope(delta_true[moved], delta_predicted[moved]),
         "de_recall": len(called["truth"] & called["predicted"]) / len(called["truth"]),
         "variance_ratio": float(
             np.median(predicted[:, top[:100]].var(axis=0, ddof=1) / truth[:, top[:100]].var(axis=0, ddof=1))
@@ -183,7 +185,7 @@ def test_populations_of_very_different_size(made: Cells) -> None:
     many = adata(np.tile(made.control.X.toarray(), (40, 1)))
     scores = evaluate(control=many, truth=made.truth[:2].copy(), predicted=made.predicted)
     # Two cells are too few for any gene to be significant.
-    assert list(scores[scores.isna()].index) == ["sign_deg100", "de_recall"]
+    assert list(scores[scores.isna()].index) == ["sign_deg100", "amplitude", "de_recall"]
 
 
 @pytest.mark.parametrize("role", ["control", "truth", "predicted"])
@@ -192,7 +194,7 @@ def test_one_cell_is_a_population_without_spread(made: Cells, role: str) -> None
     cells[role] = cells[role][:1].copy()
     scores = evaluate(**cells)
     undefined = {name for name, value in scores.items() if isnan(value)}
-    assert undefined <= {"de_recall", "sign_deg100", "variance_ratio", "covariance_distance"}
+    assert undefined <= {"de_recall", "sign_deg100", "amplitude", "variance_ratio", "covariance_distance"}
     if role == "predicted":
         assert scores["variance_ratio"] == 0
 

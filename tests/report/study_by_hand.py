@@ -34,6 +34,7 @@ BOUNDS = {
     "mse": (0.03, 0.0004),
     "wmse": (0.2, 0.002),
     "sign_deg100": (0.0, 1.0),
+    "amplitude": (0.0, 0.98),
     "de_recall": (0.0, 0.8),
     "variance_ratio": (0.5, 1.02),
     "gene_wasserstein": (0.9, 0.05),

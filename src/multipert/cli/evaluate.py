@@ -45,7 +45,7 @@ def evaluate(
 
     Of several perturbations the means are shown, and the worst and best five; --out holds them all.
     """
-    from multipert.cli.tables import print_combined, print_legend, print_scorecard, print_summary
+    from multipert.cli.tables import print_combined, print_legend, print_scorecard, print_summary, print_trust
     from multipert.data import check_ending, check_writable, write_text
     from multipert.evaluation import scorecard
     from multipert.evaluation.profiles import find_profile
@@ -74,6 +74,7 @@ def evaluate(
     else:
         print_summary(card)
     print_legend(mean_response is not None)
+    print_trust(card)
     if out is not None:
         write_text(out, _as_rows(card, perturbation_key).to_csv(index=perturbation_key is not None))
         notes = out.with_suffix(f".notes{out.suffix}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ def print_scorecard(card: pd.DataFrame) -> None:
         _add_row(table, _cells(str(name), row, columns), mark, can_tell=bool(row["can_tell"]))
     console.print(table)
     _print_notes(console, {str(name): str(note) for name, note in card["note"].items()})
+
+
+def print_trust(card: pd.DataFrame) -> None:
+    """Print whether the prediction can be trusted: the answer, and a line for each side of it."""
+    from multipert.evaluation.trust import trust
+
+    console = standard_output()
+    found = trust(card)
+    console.print(f"[bold]Can it be trusted? {escape(found.answer)}[/] {escape(found.because)}", soft_wrap=True)
+    for aspect in found.aspects:
+        console.print(f"  {_SIGNS[aspect.state]} {aspect.name}: {escape(aspect.text)}", soft_wrap=True)
+
+
+_SIGNS = {"right": "✓", "partly": "≈", "wrong": "✗", "unknown": "?"}
 
 
 def print_summary(card: pd.DataFrame) -> None:

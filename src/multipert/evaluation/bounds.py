@@ -46,8 +46,8 @@ METRIC = "metric"
 def scorecard(
     *,
     control: Source,
-    truth: Source,
-    predicted: Source,
+    truth: Sources,
+    predicted: Sources,
     perturbation_key: str | None = None,
     mean_response: Sources | None = None,
     metrics: Iterable[str] | None = None,
@@ -62,8 +62,8 @@ def scorecard(
     Parameters
     ----------
     control, truth, predicted, perturbation_key, metrics, profile, counts_layer
-        As for ``evaluate`` and ``evaluate_many``. With a profile of raw counts the table is that of
-        ``scorecard_of_counts``.
+        As for ``evaluate``, or for several perturbations as for ``evaluate_many``. With a profile of raw counts the
+        table is that of ``scorecard_of_counts``.
     mean_response
         The mean response as a prediction, in the form of ``predicted``; without it that bound is NaN.
     intervals
@@ -76,11 +76,11 @@ def scorecard(
     Returns
     -------
     pandas.DataFrame
-        A row for each metric (for each perturbation and metric, with a key). Columns: ``score``, ``floor``,
-        ``mean_response``, ``ceiling``, ``normalised``, ``worse_than_doing_nothing`` (boolean, ``<NA>`` where unknown),
-        with intervals ``low`` and ``high``; ``drf``, ``bds`` and ``can_tell`` (whether the metric can tell a replicate
-        from a guess on these cells, over all perturbations: see ``calibrate``); and ``note`` (what must be said beside
-        a score; empty when nothing).
+        A row for each metric (where there may be several perturbations, for each of them and metric). Columns:
+        ``score``, ``floor``, ``mean_response``, ``ceiling``, ``normalised``, ``worse_than_doing_nothing`` (boolean,
+        ``<NA>`` where unknown), with intervals ``low`` and ``high``; ``drf``, ``bds`` and ``can_tell`` (whether the
+        metric can tell a replicate from a guess on these cells, over all perturbations: see ``calibrate``); and
+        ``note`` (what must be said beside a score; empty when nothing).
 
     Raises
     ------
@@ -104,7 +104,8 @@ def scorecard(
             counts_layer=counts_layer,
             seed=seed,
         )
-    chosen = choose_metrics(profile, metrics, several=perturbation_key is not None)
+    by_name = isinstance(truth, Mapping)
+    chosen = choose_metrics(profile, metrics, several=by_name or perturbation_key is not None)
     comparisons = read_comparisons(
         control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
     )
@@ -117,7 +118,7 @@ def scorecard(
     table = table.join(what_can_tell(comparisons, chosen), on=METRIC)
     said = zip(notes.to_numpy().ravel(), table["note"], strict=True)
     table["note"] = ["; ".join(filter(None, both)) for both in said]
-    return _named(table, perturbation_key)
+    return _named(table, PERTURBATION if by_name else perturbation_key)
 
 
 def bounds(

@@ -22,7 +22,7 @@ from multipert.evaluation.registry import metric, metric_of_several
 from multipert.evaluation.study_metrics import DISTANCE_METRICS, ZERO, correlation
 
 LEAST_GENES = 10
-"""Fewest significant genes whose directions say something."""
+"""Fewest significant genes whose directions, or sizes, say something."""
 
 
 @metric(
@@ -180,6 +180,26 @@ def sign_deg100(comparison: Comparison) -> float:
 
 
 @metric(
+    better="one",
+    range=(-inf, inf),
+    meaning="size of the predicted response: slope of predicted on true mean shift, genes that respond significantly; "
+    "0 is no response",
+    source="this project: least squares through the origin",
+    shares_control=True,
+    caveat=lambda comparison: _too_few(int(significant(comparison.wilcoxon_truth).sum())),
+)
+def amplitude(comparison: Comparison) -> float:
+    """``sum_g p_g t_g / sum_g t_g^2`` of predicted (p) and true (t) mean shift.
+
+    The genes are all that respond significantly (Wilcoxon, false discovery rate 5 %); NaN where they are fewer than
+    ``LEAST_GENES``.
+    """
+    genes = significant(comparison.wilcoxon_truth)
+    true, predicted = comparison.true_shift[genes], comparison.predicted_shift[genes]
+    return float(predicted @ true / (true @ true)) if len(true) >= LEAST_GENES else nan
+
+
+@metric(
     better="high",
     range=(0, 1),
     meaning="share of truly responding genes (Wilcoxon, false discovery rate 5 %) found, in the right direction",
@@ -325,7 +345,10 @@ def _responding(comparison: Comparison, n: int) -> Integers:
 
 
 def _few_responding(comparison: Comparison) -> str:
-    n = len(_responding(comparison, 100))
+    return _too_few(len(_responding(comparison, 100)))
+
+
+def _too_few(n: int) -> str:
     return f"cannot tell: {n} genes respond significantly, {LEAST_GENES} are needed" if n < LEAST_GENES else ""
 
 

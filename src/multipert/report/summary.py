@@ -10,16 +10,13 @@ import pandas as pd
 from multipert.benchmark import BOUNDS, StudyResults, mean_scores, over_seeds
 from multipert.benchmark.records import DatasetCard, ModelCard, Overview, Reference, TrialResult
 from multipert.evaluation import METRICS, between_bounds, summarise
+from multipert.evaluation.trust import JUDGE, ROUNDING
 
 FLOOR, MEAN_RESPONSE, CEILING = BOUNDS
 NO_CHANGE = "no-change"
 """The model whose scores are the floor."""
 BASELINE = "baseline"
 """The family of the simple baselines."""
-JUDGE = "edist"
-"""The metric that decides where metrics disagree: a distance of whole populations that no ratio can flatter."""
-ROUNDING = 1e-6
-"""A score that differs from the floor by less than this share of it is the floor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,10 +158,23 @@ class DatasetSummary:
         return next(iter(self.baselines), None)
 
     @cached_property
+    def subject(self) -> str | None:
+        """The model that is judged: that of a run; of a study the best, of baselines alone the best of them."""
+        if not self.results.study_file:
+            return next(iter(self.comparable and self.models), None)
+        only_baselines = all(card.family == BASELINE for card in self.results.models)
+        return self.best_baseline if only_baselines else self.best
+
+    @cached_property
+    def rival(self) -> str | None:
+        """What the judged model must beat: the best of the other simple baselines."""
+        return next((label for label in self.baselines if label != self.subject), None)
+
+    @cached_property
     def shown(self) -> list[str]:
-        """The one or two models whose cells are drawn: the best, and what it must beat."""
+        """The one or two models whose cells are drawn: the judged one, and what it must beat."""
         others = [label for label in self.comparable if self.models[label].name != NO_CHANGE]
-        wanted = [self.best, self.best_baseline, *others, *self.comparable]
+        wanted = [self.subject, self.rival, *others, *self.comparable]
         return list(dict.fromkeys(label for label in wanted if label is not None))[:2]
 
     @cached_property
@@ -193,6 +203,22 @@ class DatasetSummary:
         rows = self.results.bounds
         here = rows[rows["dataset"] == self.card.name].drop(columns="dataset")
         return here.set_index(["label", "held_out", "perturbation"])[self.metrics]
+
+    def between(self, label: str) -> pd.DataFrame:
+        """A model's scores between their bounds: rows by held-out context, perturbation and metric.
+
+        Columns ``score``, ``floor``, ``mean_response``, ``ceiling`` and ``rival``, means over seeds.
+        """
+        columns = {"score": self.scores.loc[label]}
+        measured = set(self.bounds.index.get_level_values("label"))
+        columns |= {bound: self.bounds.loc[bound] for bound in BOUNDS if bound in measured}
+        if self.rival is not None:
+            columns["rival"] = self.scores.loc[self.rival]
+        table = pd.concat({name: rows.stack(future_stack=True) for name, rows in columns.items()}, axis=1)
+        table = table.rename_axis(index=["held_out", "perturbation", "metric"]).reindex(
+            columns=["score", *BOUNDS, "rival"]
+        )
+        return table[table.index.isin(columns["score"].stack(future_stack=True).index)]
 
     def by(self, level: str, metric: str) -> pd.DataFrame:
         """Means of one metric by ``held_out`` or by ``perturbation``.

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from multipert.evaluation import METRICS, STUDY, Metric
+from multipert.evaluation.trust import ROUNDING
 from multipert.report.numbers import ARROWS, BETTER, DASH, number, shared_decimals
-from multipert.report.summary import CEILING, FLOOR, MEAN_RESPONSE, ROUNDING, DatasetSummary
+from multipert.report.summary import CEILING, FLOOR, MEAN_RESPONSE, DatasetSummary
 
 BOUND_NOTES = {
     FLOOR: "no change: the control cells as they are",

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+import multipert as mp
 from evaluation.conftest import Cells, adata
 from multipert.data import PerturbationData
 from multipert.errors import InputError
@@ -222,6 +223,28 @@ def test_predictions_that_are_only_poor_are_scored(real: Cells) -> None:
     rng = np.random.default_rng(0)
     for X in (0.5 * poor, 1.5 * poor, rng.permutation(poor, axis=1), rng.uniform(0, 3, size=poor.shape)):
         assert np.isfinite(evaluate(**{**real.named(), "predicted": changed(real.predicted, X)})["mse"])
+
+
+@pytest.mark.parametrize("transform", [lambda X: np.expm1(X) * 0.3, np.log1p])
+def test_a_prediction_of_ours_that_was_transformed_since_is_refused(transform: Any) -> None:
+    cells = mp.simulate(
+        n_genes=300, contexts=["A", "B", "C"], cells_per_group=80, context_specific=0.0, response=0.5, seed=1
+    )
+    keys = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+    data = mp.PerturbationData.from_anndata(cells, **keys)
+    model = mp.models.create("mean-shift").fit(data, mp.leave_context_out(data, "B"))
+    control = data.to_anndata(data.rows(condition="control", context="B"))
+    name = data.perturbations[0]
+    truth = data.to_anndata(data.rows(condition=name, context="B"))
+    predicted = model.predict(control, name)
+    evaluate(control=control, truth=truth, predicted=predicted, metrics=["mse"])
+    assert "multipert" in predicted.uns
+    predicted.X = transform(predicted.X)
+    with pytest.raises(InputError, match="not on one scale"):
+        evaluate(control=control, truth=truth, predicted=predicted, metrics=["mse"])
+    del predicted.uns["multipert"]["values"]  # of an older version, or changed by hand
+    with pytest.raises(InputError, match="not on one scale"):
+        evaluate(control=control, truth=truth, predicted=predicted, metrics=["mse"])
 
 
 def test_files_scaled_each_to_its_own_total_are_refused(real: Cells) -> None:

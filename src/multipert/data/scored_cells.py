@@ -46,6 +46,9 @@ ROUNDING_BELOW_ZERO = 1e-3
 _TOTALS_APART = 3.0
 """Measured cells of one experiment whose totals differ by more than this factor were scaled differently."""
 
+_SOME_APART = 1.15
+"""Some of the predicted cells may differ from all by this factor; a logarithm more or less moves sums farther."""
+
 _CELLS_TO_COMPARE = 2_000  # of each role: more tell the scale no better
 _GENES_TO_COMPARE = 100  # of fewer genes a perturbation may move the total
 _NAMED = 5
@@ -68,8 +71,8 @@ class ScoredCells:
     perturbation
         (cells,) the perturbation of each cell, or the one of all.
     predicted_here
-        Whether they say (``uns["multipert"]``) that a model of this package predicted them: these are on the scale of
-        their control cells, however poor the model.
+        Whether they say (``uns["multipert"]``) that a model of this package predicted them, and still hold the values
+        that it left: these are on the scale of their control cells, however poor the model.
     """
 
     X: Matrix
@@ -349,8 +352,34 @@ def _read(
         # What a file cannot be read for names the file already.
         where = name if path is None or str(error).startswith(str(path)) else f"{name} ({path})"
         raise InputError(f"{where}: {error}") from error.__cause__
-    predicted_here = "multipert" in adata.uns
-    return ScoredCells(X, pd.Index(adata.var_names), adata.obs_names, adata.obs, labels, predicted_here)
+    here = not counts and _as_predicted(X, adata.uns.get("multipert"))
+    return ScoredCells(X, pd.Index(adata.var_names), adata.obs_names, adata.obs, labels, here)
+
+
+def values_of(X: Matrix) -> dict[str, float]:
+    """Summarise expression, so that cells that were transformed since can be told: by the last axis of ``X``, genes.
+
+    Returns
+    -------
+    dict
+        ``sum`` of a cell's values, its mean over cells, and the ``largest`` value.
+    """
+    stored = stored_values(X)
+    n_cells = int(np.prod(X.shape[:-1]))
+    return {
+        "sum": float(stored.sum(dtype=np.float64)) / max(n_cells, 1),
+        "largest": float(stored.max(initial=0)),
+    }
+
+
+def _as_predicted(X: Matrix, made: object) -> bool:
+    """Whether cells, or some of those that were predicted, hold the values that their model left."""
+    try:
+        left, now = made["values"], values_of(X)  # type: ignore[index]
+        apart = abs(np.log(max(now["sum"], 1e-300) / max(float(left["sum"]), 1e-300)))
+        return bool(apart < np.log(_SOME_APART) and now["largest"] <= 1.01 * float(left["largest"]))
+    except (KeyError, TypeError, ValueError):  # made by something else, or by hand
+        return False
 
 
 def _layer_of_counts(adata: AnnData, named: str | None) -> str | None:

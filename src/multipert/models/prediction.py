@@ -14,6 +14,7 @@ from scipy.sparse import csr_matrix
 
 from multipert.data import PerturbationFeatures
 from multipert.data.alignment import AlignedCells, read_aligned
+from multipert.data.scored_cells import values_of
 from multipert.errors import InputError, InputWarning
 from multipert.models.base import Answer, Model, Question
 from multipert.models.cells import keep
@@ -73,7 +74,7 @@ def predict(
         X.reshape(-1, X.shape[-1]),
         obs=_obs(given.obs, names, metadata.labels, renamed=not isinstance(perturbation, str) or len(names) > 1),
         var=pd.DataFrame(index=pd.Index(metadata.genes)),
-        uns={"multipert": _provenance(model, given, names, notes) | {"cells": cells}},
+        uns={"multipert": _provenance(model, given, names, notes) | {"cells": cells, "values": values_of(X)}},
     )
     if intervals is not None:
         predicted.uns["multipert"]["intervals"] = intervals

@@ -113,7 +113,7 @@ def scperteval_means(cells: Cells) -> Any:
 
 
 def _protocols() -> list[str]:
-    from multipert.evaluation.calibration import PROTOCOLS
+    from multipert.evaluation.protocols import PROTOCOLS
 
     return [name for name, protocol in PROTOCOLS.items() if not protocol.populations]
 
@@ -122,7 +122,8 @@ def ours_calibration(cells: Cells) -> Any:
     """Calibrate 13 protocols."""
     from scipy import sparse
 
-    from multipert.evaluation.calibration import calibrate_protocols, duplicates, summarise
+    from multipert.evaluation.calibration import duplicates, summarise
+    from multipert.evaluation.protocols import calibrate_protocols
 
     X, labels = sparse.csr_array(cells["truth_log"].X), cells["truth_log"].obs[KEY].to_numpy()
     groups = {name: X[labels == name] for name in sorted(set(labels) - {CONTROL})}

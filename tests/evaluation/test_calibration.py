@@ -17,11 +17,10 @@ from multipert.evaluation import METRICS, calibrate, summarise
 from multipert.evaluation.calibration import (
     LEAST_BDS,
     LEAST_DRF,
-    PROTOCOLS,
-    calibrate_protocols,
     duplicates,
     dynamic_range,
 )
+from multipert.evaluation.protocols import PROTOCOLS, calibrate_protocols
 
 KEY = "perturbation"
 

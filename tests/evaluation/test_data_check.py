@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from multipert.data import PerturbationData, simulate
+from multipert.data import Keys, PerturbationData, simulate
 from multipert.errors import InputError
-from multipert.evaluation.data_check import DataCheck, Finding, check
+from multipert.evaluation.data_check import DataCheck, check
+from multipert.evaluation.findings import Finding
 
-KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KEYS = Keys(perturbation_key="condition", control="control", context_key="cell_type")
 
 
 def one(found: DataCheck, words: str) -> Finding:
@@ -26,7 +27,7 @@ def one(found: DataCheck, words: str) -> Finding:
 
 
 def test_kang_can_be_predicted_everywhere(kang_path: Path) -> None:
-    found = check(kang_path, **KEYS)
+    found = check(kang_path, KEYS)
     assert found.name == "kang_subset"
     assert (found.groups["status"] == "can be predicted").all()
     assert found.verdict[0].startswith("All 7 responses can be predicted")
@@ -38,7 +39,7 @@ def test_kang_can_be_predicted_everywhere(kang_path: Path) -> None:
 
 
 def test_of_mcfaline_nothing_but_one_response_is_reproducible(mcfaline_path: Path) -> None:
-    found = check(mcfaline_path, perturbation_key="perturbation", control="control", context_key="cell_line")
+    found = check(mcfaline_path, Keys(perturbation_key="perturbation", control="control", context_key="cell_line"))
     assert found.verdict[0].startswith("Nothing but TGFBR2 in A172 is reproducible, of 27 responses")
     assert list(found.groups.index[found.groups["status"] == "differs by context"]) == [("A172", "TGFBR2")]
     assert found.groups["reproducibility"].mean() == pytest.approx(0.05, abs=0.02)
@@ -49,7 +50,7 @@ def test_of_mcfaline_nothing_but_one_response_is_reproducible(mcfaline_path: Pat
 
 def test_in_a_dose_study_the_low_dose_is_too_weak() -> None:
     cells = simulate(doses=(0.01, 1, 10), perturbations=["alpha"], n_genes=400, cells_per_group=120, response=1.3)
-    found = check(cells, perturbation_key="compound", control="control", context_key="cell_type", dose_key="dose")
+    found = check(cells, Keys(perturbation_key="compound", control="control", context_key="cell_type", dose_key="dose"))
     status = found.groups["status"].unstack("perturbation")
     assert set(status["alpha@0.01"]) <= {"too weak", "too little data"}
     assert (status["alpha@10"] == "can be predicted").all()
@@ -87,7 +88,7 @@ def planted() -> Any:
 
 @pytest.fixture(scope="module")
 def faults() -> DataCheck:
-    return check(planted(), **KEYS, name="planted")
+    return check(planted(), KEYS, name="planted")
 
 
 def test_a_confounded_batch_is_found(faults: DataCheck) -> None:
@@ -122,7 +123,7 @@ def test_perturbed_cells_labelled_control_are_found(faults: DataCheck) -> None:
 
 
 def test_a_clean_study_has_no_findings() -> None:
-    found = check(simulate(n_genes=300, cells_per_group=60, counts_per_gene=3, response=1.5), **KEYS)
+    found = check(simulate(n_genes=300, cells_per_group=60, counts_per_gene=3, response=1.5), KEYS)
     assert found.findings == ()
 
 
@@ -130,23 +131,23 @@ def test_depth_and_chosen_genes_are_noticed() -> None:
     cells = simulate(n_genes=300, contexts=["A"], perturbations=["alpha"], cells_per_group=60)
     cells.obs["total_counts"] = np.where(cells.obs["condition"] == "alpha", 3000.0, 1000.0)
     cells.uns["hvg"] = {"flavor": "seurat"}
-    found = check(cells, **KEYS)
+    found = check(cells, KEYS)
     assert "alpha in A (3 x)" in one(found, "differ in depth").what
     assert "chosen by their variance" in one(found, "genes were chosen").what
 
 
 def test_checked_cells_need_no_keys_and_a_file_needs_them(kang_path: Path) -> None:
     cells = simulate(n_genes=100, contexts=["A"], perturbations=["alpha"], cells_per_group=30)
-    data = PerturbationData.from_anndata(cells, **KEYS)
-    assert check(data).groups.equals(check(cells, **KEYS).groups)
-    with pytest.raises(InputError, match="context_key"):
+    data = PerturbationData.read(cells, KEYS)
+    assert check(data).groups.equals(check(cells, KEYS).groups)
+    with pytest.raises(InputError, match="give keys"):
         check(kang_path)
 
 
 def test_the_order_of_cells_does_not_matter_to_what_is_certain() -> None:
     cells = simulate(n_genes=200, contexts=["A", "B"], perturbations=["alpha"], cells_per_group=50)
     shuffled = cells[np.random.default_rng(0).permutation(cells.n_obs)].copy()
-    first, second = check(cells, **KEYS), check(shuffled, **KEYS)
+    first, second = check(cells, KEYS), check(shuffled, KEYS)
     for column in ("cells", "controls", "size", "noise", "genes", "others"):
         np.testing.assert_allclose(first.groups[column], second.groups[column], rtol=1e-4)
 
@@ -156,7 +157,7 @@ def test_the_cells_needed_are_foreseen_from_fewer() -> None:
         cells = simulate(
             n_genes=300, contexts=["A", "B"], perturbations=["alpha"], cells_per_group=n, response=0.6, seed=2
         )
-        return check(cells, **KEYS).groups
+        return check(cells, KEYS).groups
 
     few, many = measured(60), measured(600)
     assert (many["reproducibility"] > few["reproducibility"]).all()

@@ -13,7 +13,7 @@ from report.page_rules import ReadPage, broken_rules, read
 
 @pytest.fixture(scope="module")
 def found() -> DataCheck:
-    return check(planted(), **KEYS, name="planted <faults>")
+    return check(planted(), KEYS, name="planted <faults>")
 
 
 @pytest.fixture(scope="module")
@@ -48,4 +48,4 @@ def test_every_response_has_its_place(page: ReadPage, found: DataCheck) -> None:
 )
 def test_small_and_silent_data_have_pages_too(world: dict[str, Any]) -> None:
     cells = simulate(**({"n_genes": 60, "cells_per_group": 12} | world))
-    assert broken_rules(ReadPage(check_page(check(cells, **KEYS)))) == []
+    assert broken_rules(ReadPage(check_page(check(cells, KEYS)))) == []

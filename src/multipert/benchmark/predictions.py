@@ -13,6 +13,7 @@ from anndata import AnnData
 from multipert.benchmark.toml_table import Table
 from multipert.data import Keys, content_of, did_you_mean, find_cells, joint_labels, read_cells, read_labels
 from multipert.data.scored_cells import read_scored_cells
+from multipert.data.suggestions import some
 from multipert.errors import InputError
 
 if TYPE_CHECKING:
@@ -242,8 +243,8 @@ def find_trials(
                         f"or tell seeds apart by {SEED} in the path"
                     )
             if lacking:
-                some = f" (lacks {_some(lacking)})" if len(lacking) < len(perturbations) else ""
-                missing.append(f"{held_out}{some}" + (f", seed {seed}" if SEED in predictions.path else ""))
+                lacks = f" (lacks {some(lacking)})" if len(lacking) < len(perturbations) else ""
+                missing.append(f"{held_out}{lacks}" + (f", seed {seed}" if SEED in predictions.path else ""))
                 continue
             paths = dict.fromkeys(path for name in perturbations for path in by_perturbation[name])
             trials[held_out, seed] = PredictedFiles(predictions, [(path, holds[path][0]) for path in paths])
@@ -269,7 +270,3 @@ def provenance(predictions: StudyPredictions) -> dict[str, Any]:
     """What a page says of where they are from."""
     keys = {key: value for key, value in asdict(predictions.keys).items() if key in KEYS and value is not None}
     return {"path": predictions.written, **keys}
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

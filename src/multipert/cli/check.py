@@ -30,14 +30,13 @@ def check(
     seed: Annotated[int, typer.Option(help="Of the halves that cells are split into.")] = 0,
 ) -> None:
     """Say which responses are there to be predicted, which carry over between contexts, and what is amiss."""
-    from multipert.data import check_ending, check_writable, write_text
+    from multipert.data import Keys, check_ending, check_writable, write_text
     from multipert.evaluation import check
 
     if out is not None:
         check_ending(out, [".html"])
         check_writable(out, inputs=[data])
-    found = check(
-        data,
+    keys = Keys(
         perturbation_key=perturbation_key,
         control=control,
         context_key=context_key,
@@ -45,8 +44,8 @@ def check(
         compound=compound,
         covariate_key=covariate_key or None,
         layer=layer,
-        seed=seed,
     )
+    found = check(data, keys, seed=seed)
     _print(found)
     if out is not None:
         from multipert.report import check_page
@@ -57,7 +56,7 @@ def check(
 
 def _print(found: "DataCheck") -> None:
     from multipert.cli.tables import number, standard_output
-    from multipert.evaluation.data_check import each_response
+    from multipert.evaluation.responses import each_response
 
     terminal = standard_output()
     table = Table("context", "perturbation", box=None, pad_edge=False)

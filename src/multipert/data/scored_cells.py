@@ -25,7 +25,7 @@ from multipert.data.expression import (
     take_expression,
 )
 from multipert.data.files import read_cells
-from multipert.data.suggestions import did_you_mean
+from multipert.data.suggestions import did_you_mean, some
 from multipert.errors import InputError
 
 Source: TypeAlias = AnnData | str | PathLike[str]
@@ -51,7 +51,6 @@ _SOME_APART = 1.15
 
 _CELLS_TO_COMPARE = 2_000  # of each role: more tell the scale no better
 _GENES_TO_COMPARE = 100  # of fewer genes a perturbation may move the total
-_NAMED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +203,7 @@ def check_one_perturbation(
         if len(labels[0]) == 1 and len(labels[1]) > 1 and labels[1] == labels[2] and not labels[0] & labels[1]:
             raise InputError(
                 f"the true and the predicted cells hold {len(labels[1])} perturbations, told apart by "
-                f"obs[{column!r}] ({_some(sorted(labels[1]))}): score each by itself, with "
+                f"obs[{column!r}] ({some(sorted(labels[1]))}): score each by itself, with "
                 f"perturbation_key={column!r} (evaluate_many, scorecard; --perturbation-key {column}), or drop the "
                 "column"
             )
@@ -406,7 +405,7 @@ def _in_order(cells: ScoredCells, genes: pd.Index, role: Role) -> ScoredCells:
     missing, others = genes.difference(cells.genes), cells.genes.difference(genes)
     if len(missing) or len(others):
         differences = [
-            f"{verb} {len(names)} {what} ({_some(names)})"
+            f"{verb} {len(names)} {what} ({some(names)})"
             for verb, names, what in (
                 ("lack", missing, f"of the {len(genes)} genes of the true cells"),
                 ("have", others, "genes that the true cells do not"),
@@ -418,9 +417,3 @@ def _in_order(cells: ScoredCells, genes: pd.Index, role: Role) -> ScoredCells:
     if is_sparse(X):
         X.sort_indices()
     return replace(cells, X=X, genes=genes)
-
-
-def _some(names: Iterable[object]) -> str:
-    """List the first few names, for a sentence."""
-    listed = [str(name) for name in names]
-    return ", ".join(listed[:_NAMED]) + (", ..." if len(listed) > _NAMED else "")

@@ -32,3 +32,9 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
         return meant.rstrip()
     rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return meant + ("there is " if len(names) == 1 else "there are ") + ", ".join(map(repr, names[:_SHOWN])) + rest
+
+
+def some(names: Iterable[object], most: int = 5) -> str:
+    """List the first few names, for a sentence: ``A, B, C, D, E and 3 more``."""
+    listed = [str(name) for name in names]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from multipert.evaluation import METRICS, DataCheck
-from multipert.evaluation.data_check import LEAST_CELLS, REPRODUCIBLE, SHARED, SPLITS, each_response
+from multipert.evaluation.data_check import SHARED
+from multipert.evaluation.responses import LEAST_CELLS, REPRODUCIBLE, SPLITS, each_response
 from multipert.report.figures.style import COLOURS, name_places
 from multipert.report.frame import render
 from multipert.report.numbers import number

@@ -64,7 +64,8 @@ class DatasetSummary:
         """Metrics that cannot tell a replicate from a guess on these cells, and why."""
         table = self.results.calibration
         here = table[table.index.get_level_values("dataset") == self.card.name]
-        return {str(metric): str(note) for metric, note in summarise(here)["note"].items() if note}
+        told = summarise(here)
+        return {str(metric): str(note) for metric, note in told.loc[~told["can_tell"].astype(bool), "note"].items()}
 
     @cached_property
     def better_floor(self) -> str:

@@ -140,7 +140,9 @@ def test_checked_cells_need_no_keys_and_a_file_needs_them(kang_path: Path) -> No
     cells = simulate(n_genes=100, contexts=["A"], perturbations=["alpha"], cells_per_group=30)
     data = PerturbationData.read(cells, KEYS)
     assert check(data).groups.equals(check(cells, KEYS).groups)
-    with pytest.raises(InputError, match="give keys"):
+    one_by_one = check(cells, perturbation_key="condition", control="control", context_key="cell_type")
+    assert check(data).groups.equals(one_by_one.groups)
+    with pytest.raises(InputError, match="context_key"):
         check(kang_path)
 
 

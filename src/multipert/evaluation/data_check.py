@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -97,6 +97,7 @@ def check(
     *,
     name: str | None = None,
     seed: int = 0,
+    **columns: Any,
 ) -> DataCheck:
     """Find out what a data set can tell before anything is trained.
 
@@ -106,6 +107,8 @@ def check(
         The cells: checked ones, or an AnnData or the path of a file, with the keys.
     keys
         Which columns say what each cell is; not for ``PerturbationData``, which has them.
+    **columns
+        The keys one by one, in place of ``keys``: ``perturbation_key``, ``control``, ``context_key``, ... of ``Keys``.
     name
         What to call the data set; the file's name unless given.
     seed
@@ -123,8 +126,9 @@ def check(
     """
     chosen: list[Finding] = []
     if not isinstance(data, PerturbationData):
-        if keys is None:
-            raise InputError("nothing says what each cell is: give keys, such as Keys(perturbation_key=..., ...)")
+        if keys is None and "context_key" not in columns:
+            raise InputError("nothing says what the contexts are: give context_key, the column of obs that names them")
+        keys = Keys(**columns) if keys is None else keys
         path = None if not isinstance(data, str | Path) else Path(data)
         name = name or (path.stem if path else None)
         adata = read_cells(path) if path is not None else data

@@ -49,6 +49,7 @@ html_title = f"multipert {version}"
 html_theme_options = {
     "show_toc_level": 2,
     "home_page_in_toc": True,
+    "navbar_persistent": [],  # the search of the sidebar is enough
     "use_download_button": False,
     "use_fullscreen_button": False,
 }

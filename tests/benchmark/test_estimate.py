@@ -8,6 +8,7 @@ import pytest
 
 import multipert as mp
 from multipert.benchmark.estimate import MEASURED_EPOCHS, _seconds_per_step
+from multipert.data import HeldOut
 from multipert.training import History
 
 
@@ -32,7 +33,8 @@ def trained(seconds: Callable[[int], float], epochs: int) -> tuple[Any, list[int
             history.add("main", epoch, 10 * epoch, seconds(epoch), {})
             on_epoch(None, history)
 
-    return SimpleNamespace(create=lambda: SimpleNamespace(fit=fit), held_out="A", device="cpu"), ran
+    rule = HeldOut("context", context="A")
+    return SimpleNamespace(create=lambda: SimpleNamespace(fit=fit), rule=rule, features=None, device="cpu"), ran
 
 
 def test_the_first_steps_which_compile_are_not_multiplied(data: mp.PerturbationData) -> None:

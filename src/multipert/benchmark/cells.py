@@ -12,7 +12,7 @@ from multipert.data import HeldOut, PerturbationData, content_of, preprocess, re
 KEPT = 2
 """Prepared data sets that a process keeps: trials come sorted, so more would only take memory."""
 
-_prepared: dict[tuple[str, str | None], PerturbationData] = {}
+_prepared: dict[tuple[str, HeldOut | None], PerturbationData] = {}
 
 
 def fingerprint(dataset: StudyDataset) -> str:
@@ -28,7 +28,7 @@ def fingerprint(dataset: StudyDataset) -> str:
     return content_of(dataset.path)
 
 
-def prepare(dataset: StudyDataset, content: str, held_out: str | None) -> PerturbationData:
+def prepare(dataset: StudyDataset, content: str, held_out: HeldOut | None) -> PerturbationData:
     """Give a data set's cells, ready for a trial.
 
     Parameters
@@ -38,7 +38,7 @@ def prepare(dataset: StudyDataset, content: str, held_out: str | None) -> Pertur
     content
         Its :func:`fingerprint`.
     held_out
-        The context whose perturbed cells take no part in the choice of variable genes; none to choose on all cells.
+        What takes no part in the choice of variable genes; none to choose on all cells.
         Plays no part where the expression is log-normalised already, or the study says ``choose_on = "all"``.
 
     Raises
@@ -55,7 +55,7 @@ def prepare(dataset: StudyDataset, content: str, held_out: str | None) -> Pertur
     return _prepared[place]
 
 
-def _cells(dataset: StudyDataset, chosen_on: str | None) -> AnnData:
+def _cells(dataset: StudyDataset, chosen_on: HeldOut | None) -> AnnData:
     if dataset.simulated is not None:
         cells = simulate(**dataset.simulated)
     else:
@@ -64,5 +64,5 @@ def _cells(dataset: StudyDataset, chosen_on: str | None) -> AnnData:
     if dataset.preprocessing is None:
         return cells
     values: Mapping[str, Any] = {name: value for name, value in dataset.preprocessing.items() if name != "choose_on"}
-    mask = None if chosen_on is None else training_mask(cells, dataset.keys, HeldOut("context", context=chosen_on))
+    mask = None if chosen_on is None else training_mask(cells, dataset.keys, chosen_on)
     return preprocess(cells, **values, choose_on=mask)

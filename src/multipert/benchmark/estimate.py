@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from multipert.benchmark.jobs import FitJob, HeldOutJob, Job, ReferenceJob, TrialJob
-from multipert.data import PerturbationData, leave_context_out
+from multipert.data import PerturbationData, split_by
 from multipert.errors import InputError
 from multipert.models import NetworkModel
 from multipert.training import History
@@ -77,9 +77,9 @@ def _seconds_of_training(job: FitJob) -> float:
     data, model = job.data(), job.create()
     started = time.monotonic()
     if not isinstance(model, NetworkModel):
-        model.fit(data, leave_context_out(data, job.held_out))
+        model.fit(data, job.split(), features=job.features)
         return time.monotonic() - started
-    steps = model.planned_steps(data, leave_context_out(data, job.held_out))
+    steps = model.planned_steps(data, job.split())
     preparation = time.monotonic() - started
     for cells in (_some(data), data):
         try:
@@ -101,7 +101,12 @@ def _seconds_per_step(job: FitJob, cells: PerturbationData) -> float:
 
     with suppress(_Enough):
         job.create().fit(
-            cells, leave_context_out(cells, job.held_out), device=job.device, progress=False, on_epoch=measure
+            cells,
+            split_by(cells, job.rule),
+            features=job.features,
+            device=job.device,
+            progress=False,
+            on_epoch=measure,
         )
     before = times[WARM_UP - 1] if len(times) > WARM_UP else (0.0, 0)
     return (times[-1][0] - before[0]) / (times[-1][1] - before[1])

@@ -1,4 +1,4 @@
-"""The cells of a held-out context: what they say of themselves, and of every model that predicts them.
+"""The cells that are held out: what they say of themselves, and of every model that predicts them.
 
 The one place where a prediction is scored, for a study and for a single run.
 """
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 
 from multipert.benchmark.profiles import Profile, profile
 from multipert.benchmark.records import Overview, Reference, Scores, TrialResult
-from multipert.data import PerturbationData, Split
+from multipert.data import HeldOut, PerturbationData, Split
 from multipert.errors import InputError
 from multipert.evaluation import METRICS, bounds, calibrate, evaluate_many
 from multipert.evaluation.count_bounds import bounds_of_counts, calibrate_counts
@@ -38,16 +37,16 @@ def read_counts(metrics: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class HeldOutCells:
-    """The cells of a context that models are tested on.
+    """The cells that models are tested on.
 
     Attributes
     ----------
-    dataset, context
-        Where they come from.
+    dataset, held_out
+        Where they come from, and what tables call it: a context, or a perturbation that training never saw.
     control_label, control
-        What control cells are called, and those of the context, (cells, genes).
+        What control cells are called, and those of the same contexts, (cells, genes).
     truth
-        Its perturbed cells by perturbation.
+        The perturbed cells by perturbation.
     metrics
         What predictions are scored by.
     counts_layer
@@ -55,7 +54,7 @@ class HeldOutCells:
     """
 
     dataset: str
-    context: str
+    held_out: str
     control_label: str
     control: AnnData
     truth: Mapping[str, AnnData]
@@ -74,33 +73,23 @@ class HeldOutCells:
 
     @classmethod
     def of(
-        cls, data: PerturbationData, dataset: str, context: str, perturbations: Sequence[str], metrics: Sequence[str]
-    ) -> "HeldOutCells":
-        """Take them from ``data``; perturbations that were not measured in the context are left out."""
-        rows = {name: data.rows(condition=name, context=context) for name in perturbations}
-        controls = data.rows(condition=data.control, context=context)
-        return cls._of_rows(data, dataset, context, controls, rows, metrics)
-
-    @classmethod
-    def of_split(cls, data: PerturbationData, dataset: str, split: Split, metrics: Sequence[str]) -> "HeldOutCells":
-        """Take the cells that a split tests on, and the control cells of the same context and covariate level."""
-        place = {"context": split.rule.context, "covariate": split.rule.covariate}
-        rows = {name: np.intersect1d(split.test, data.rows(condition=name)) for name in data.perturbations}
-        controls = data.rows(condition=data.control, **place)
-        return cls._of_rows(data, dataset, str(split.held_out), controls, rows, metrics)
-
-    @classmethod
-    def _of_rows(
         cls,
         data: PerturbationData,
         dataset: str,
-        context: str,
-        controls: NDArray[np.int64],
-        rows: Mapping[str, NDArray[np.int64]],
+        rule: HeldOut,
+        perturbations: Sequence[str],
         metrics: Sequence[str],
     ) -> "HeldOutCells":
+        """Take the cells that a rule tests on, and the control cells of the same context and covariate level.
+
+        Perturbations of which there are none are left out.
+        """
+        tested = np.flatnonzero(rule.masks(data)[0])
+        rows = {name: np.intersect1d(tested, data.rows(condition=name)) for name in perturbations}
+        controls = data.rows(condition=data.control, context=rule.context, covariate=rule.covariate)
         truth = {name: data.to_anndata(found) for name, found in rows.items() if len(found)}
-        return cls(dataset, context, data.control, data.to_anndata(controls), truth, metrics, data.keys.counts_layer)
+        layer = data.keys.counts_layer
+        return cls(dataset, str(rule.label), data.control, data.to_anndata(controls), truth, metrics, layer)
 
     def reference(self, data: PerturbationData, split: Split) -> Reference:
         """Measure what they say of themselves: the bounds of every score, which metrics can tell, and their looks.
@@ -122,7 +111,7 @@ class HeldOutCells:
         cells = {self.control_label: self.control, **self.truth}
         return Reference(
             self.dataset,
-            self.context,
+            self.held_out,
             {bound: _scores(table) for bound, table in measured.items()},
             {column: _scores(table) for column, table in told.items()},
             {condition: found.n_obs for condition, found in cells.items()},
@@ -131,9 +120,14 @@ class HeldOutCells:
         )
 
     def _mean_response(self, data: PerturbationData, split: Split) -> dict[str, AnnData] | None:
-        """Control cells moved by the mean shift of the training contexts; none where they lack a perturbation."""
+        """Control cells moved as training cells were; none where they lack a perturbation.
+
+        By the mean shift over training contexts; where the perturbation is what training never saw, by the mean over
+        all perturbations that it did.
+        """
         try:
-            return self._predicted(create("mean-shift").fit(data, split))
+            known = "mean-perturbation" if split.rule.unseen_conditions else "mean-shift"
+            return self._predicted(create(known).fit(data, split))
         except InputError:
             return None
 
@@ -157,7 +151,7 @@ class HeldOutCells:
             label=label,
             model=model.name,
             preset=model.preset,
-            held_out=self.context,
+            held_out=self.held_out,
             seed=model.seed,
             seconds_fit=round(model.seconds_fit_, 3),
             seconds_predict=round(time.monotonic() - started, 3),

@@ -16,8 +16,8 @@ from multipert.benchmark.held_out import HeldOutCells, overview, read_counts
 from multipert.benchmark.predictions import ELSEWHERE, PredictedFiles
 from multipert.benchmark.records import Overview, Record, Reference, TrialResult, digest
 from multipert.benchmark.study import StudyDataset, StudyModel
-from multipert.data import PerturbationData, leave_context_out
-from multipert.models import Model, create, fit_together
+from multipert.data import HeldOut, PerturbationData, Split, split_by
+from multipert.models import Model, create, fit_together, model_class
 
 
 @dataclass(frozen=True)
@@ -72,53 +72,61 @@ class OverviewJob(Job):
 
 @dataclass(frozen=True)
 class HeldOutJob(Job):
-    """A piece of work on one held-out context.
+    """A piece of work on what is held out: a context, or a perturbation, a combination, a dose.
 
     Attributes
     ----------
-    held_out
-        The context.
+    rule
+        What.
     perturbations, metrics
         What is scored, and by what.
     """
 
-    held_out: str
+    rule: HeldOut
     perturbations: Sequence[str]
     metrics: Sequence[str]
+
+    @property
+    def held_out(self) -> str:
+        """What is held out, as tables call it."""
+        return str(self.rule.label)
 
     def identity(self) -> dict[str, Any]:
         """All that determines the record."""
         return super().identity() | {
-            "held_out": self.held_out,
+            "held_out": self.held_out if self.rule.kind == "context" else asdict(self.rule),
             "perturbations": self.perturbations,
             "metrics": self.metrics,
         }
 
     def data(self) -> PerturbationData:
         """All cells."""
-        return prepare(self.dataset, self.content, self.held_out)
+        return prepare(self.dataset, self.content, self.rule)
+
+    def split(self) -> Split:
+        """Which of them train, and which are held out."""
+        return split_by(self.data(), self.rule)
 
     def cells(self) -> HeldOutCells:
-        """The cells of the context."""
-        return HeldOutCells.of(self.data(), self.dataset.name, self.held_out, self.perturbations, self.metrics)
+        """The cells that are held out, and the controls they are predicted from."""
+        return HeldOutCells.of(self.data(), self.dataset.name, self.rule, self.perturbations, self.metrics)
 
 
 @dataclass(frozen=True)
 class ReferenceJob(HeldOutJob):
-    """Measure what a held-out context itself says: bounds, and what its cells look like."""
+    """Measure what held-out cells themselves say: bounds, and what they look like."""
 
     folder: ClassVar[str] = "references"
     record: ClassVar[type[Record]] = Reference
 
     def run(self) -> Reference:
         """Score halves of the true cells against each other, and control cells against them."""
-        data = self.data()
-        return self.cells().reference(data, leave_context_out(data, self.held_out))
+        return self.cells().reference(self.data(), self.split())
 
 
 @dataclass(frozen=True)
 class TrialJob(HeldOutJob):
-    """Score one prediction of a held-out context.
+    """Score one prediction of what is held out.
 
     Attributes
     ----------
@@ -153,7 +161,7 @@ class TrialJob(HeldOutJob):
 
 @dataclass(frozen=True)
 class FitJob(TrialJob):
-    """Fit a model with one context held out, predict that context, and score it."""
+    """Fit a model with something held out, predict that, and score it."""
 
     model: StudyModel
     parameters: Mapping[str, Any]
@@ -161,11 +169,19 @@ class FitJob(TrialJob):
 
     def identity(self) -> dict[str, Any]:
         """All that determines the record; the model by its values, whatever preset gave them."""
-        return super().identity() | {
-            "model": self.model.name,
-            "preset": self.model.preset,
-            "parameters": self.parameters,
-        }
+        features = self.dataset.features
+        described = {} if self.features is None or features is None else {"features": features.content}
+        return (
+            super().identity()
+            | {"model": self.model.name, "preset": self.model.preset, "parameters": self.parameters}
+            | described
+        )
+
+    @property
+    def features(self) -> str | None:
+        """What the model is told of perturbations, if it can be told."""
+        features = self.dataset.features
+        return features.source if features is not None and model_class(self.model.name).takes_features else None
 
     @property
     def batch_key(self) -> str:
@@ -186,11 +202,11 @@ class FitJob(TrialJob):
         """Fit, predict, score."""
         _forget_peak()
         data, model = self.data(), self.create()
-        model.fit(data, leave_context_out(data, self.held_out), device=self.device, progress=False)
+        model.fit(data, self.split(), features=self.features, device=self.device, progress=False)
         return self.test(model)
 
     def test(self, model: Model) -> TrialResult:
-        """Predict the held-out context with a fitted model, and score it."""
+        """Predict what is held out with a fitted model, and score it."""
         return replace(self.cells().test(model, self.label), peak_memory_mb=round(_peak_mb(), 1))
 
 
@@ -225,8 +241,8 @@ def run_together(trials: Sequence[FitJob]) -> list[TrialResult]:
     """Do trials of one :attr:`~FitJob.batch_key` as one training."""
     _forget_peak()
     data, models = trials[0].data(), [trial.create() for trial in trials]
-    splits = [leave_context_out(data, trial.held_out) for trial in trials]
-    fit_together(models, data, splits, device=trials[0].device, progress=False)
+    splits = [split_by(data, trial.rule) for trial in trials]
+    fit_together(models, data, splits, features=trials[0].features, device=trials[0].device, progress=False)
     return [trial.test(model) for trial, model in zip(trials, models, strict=True)]
 
 

@@ -17,7 +17,7 @@ from multipert.benchmark.predictions import ELSEWHERE, StudyPredictions, find_tr
 from multipert.benchmark.records import DatasetCard, ModelCard, TrialResult, read_record
 from multipert.benchmark.results import FORMAT, PLAN, versions
 from multipert.benchmark.study import Study, StudyDataset, StudyModel
-from multipert.data import PerturbationData, did_you_mean, write_text
+from multipert.data import HeldOut, PerturbationData, did_you_mean, write_text
 from multipert.errors import InputError
 from multipert.models import Model, create
 
@@ -111,7 +111,7 @@ def plan_study(study: Study, *, device: str = "auto", announce: Callable[[str], 
             data = prepare(dataset, content, None)
         except InputError as error:
             raise InputError(f"{study.where('datasets', place)}: {error}") from error
-        held_out = _held_out(study, place, dataset, data)
+        rules = _rules(study, place, dataset, data)
         perturbations = _perturbations(study, place, dataset, data)
         cards.append(
             DatasetCard.of(
@@ -119,14 +119,15 @@ def plan_study(study: Study, *, device: str = "auto", announce: Callable[[str], 
                 name=dataset.name,
                 source=dataset.source,
                 published=dataset.published,
-                held_out=held_out,
+                held_out=[str(rule.label) for rule in rules],
                 perturbations=perturbations,
+                unseen={str(rule.label): rule.kind_in_words for rule in rules if rule.kind != "context"},
             )
         )
-        jobs += _jobs(study, dataset, content, held_out, perturbations, device)
+        jobs += _jobs(study, dataset, content, rules, perturbations, device)
         for number, predictions in enumerate(study.predictions):
             if predictions.dataset == dataset.name:
-                jobs += _predicted(study, number, dataset, content, data, held_out, perturbations, announce)
+                jobs += _predicted(study, number, dataset, content, data, rules, perturbations, announce)
     models = [ModelCard.of(_created(model), model.label) for model in study.models]
     return Plan(study, cards, [*models, *(_card(one, study) for one in study.predictions)], jobs)
 
@@ -135,17 +136,22 @@ def _jobs(
     study: Study,
     dataset: StudyDataset,
     content: str,
-    held_out: Sequence[str],
+    rules: Sequence[HeldOut],
     perturbations: Sequence[str],
     device: str,
 ) -> Iterator[Job]:
     yield OverviewJob(dataset, content)
-    for context in held_out:
-        yield ReferenceJob(dataset, content, context, perturbations, study.metrics)
-    for context, model, seed in product(held_out, study.models, study.seeds):
+    for rule in rules:
+        yield ReferenceJob(dataset, content, rule, _scored(rule, perturbations), study.metrics)
+    for rule, model, seed in product(rules, study.models, study.seeds):
         parameters = asdict(_created(model, seed).parameters)
-        asked = (dataset, content, context, perturbations, study.metrics)
+        asked = (dataset, content, rule, _scored(rule, perturbations), study.metrics)
         yield FitJob(*asked, model.label, seed, model, parameters, device)
+
+
+def _scored(rule: HeldOut, perturbations: Sequence[str]) -> Sequence[str]:
+    """The perturbations that a trial scores: those asked for, of those that its rule holds out."""
+    return [name for name in perturbations if name in rule.conditions] if rule.conditions else perturbations
 
 
 def _predicted(
@@ -154,7 +160,7 @@ def _predicted(
     dataset: StudyDataset,
     content: str,
     data: PerturbationData,
-    held_out: Sequence[str],
+    rules: Sequence[HeldOut],
     perturbations: Sequence[str],
     announce: Callable[[str], Any],
 ) -> Iterator[Job]:
@@ -162,8 +168,12 @@ def _predicted(
     predictions = study.predictions[number]
     announce(f"reading {predictions.label}: {predictions.written}")
     measured = {
-        context: [name for name in perturbations if len(data.rows(condition=name, context=context))]
-        for context in held_out
+        str(rule.label): [
+            name
+            for name in _scored(rule, perturbations)
+            if len(data.rows(condition=name, context=rule.context, covariate=rule.covariate))
+        ]
+        for rule in rules
     }
     fixed = dataset.preprocessing is None or dataset.preprocessing["choose_on"] == "all"
     genes = pd.Index(data.genes) if fixed else None
@@ -180,8 +190,10 @@ def _predicted(
     if missing:
         asked = len(trials) + len(missing)
         announce(f"{predictions.label} lacks {len(missing)} of {asked} trials, left out: {', '.join(missing)}")
-    for (context, seed), files in trials.items():
-        asked_of = (dataset, content, context, perturbations, study.metrics)
+    by_label = {str(rule.label): rule for rule in rules}
+    for (held_out, seed), files in trials.items():
+        rule = by_label[held_out]
+        asked_of = (dataset, content, rule, _scored(rule, perturbations), study.metrics)
         yield PredictedJob(*asked_of, predictions.label, seed, files)
 
 
@@ -203,6 +215,16 @@ def _card(predictions: StudyPredictions, study: Study) -> ModelCard:
 
 def _created(model: StudyModel, seed: int = 1) -> Model:
     return create(model.name, preset=model.preset, seed=seed, **model.changes)
+
+
+def _rules(study: Study, place: int, dataset: StudyDataset, data: PerturbationData) -> list[HeldOut]:
+    """What to hold out, in turn: contexts, then what is never seen in any of them.
+
+    Contexts are those named; where nothing else is held out either, all that have control and perturbed cells.
+    """
+    unseen = list(dataset.unseen.rules(data, lambda *key: study.where("datasets", place, *key)))
+    contexts = [] if unseen and dataset.held_out is None else _held_out(study, place, dataset, data)
+    return [*(HeldOut("context", context=context) for context in contexts), *unseen]
 
 
 def _held_out(study: Study, place: int, dataset: StudyDataset, data: PerturbationData) -> Sequence[str]:

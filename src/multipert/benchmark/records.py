@@ -50,6 +50,8 @@ class DatasetCard:
         Which columns it was read from.
     fingerprint
         Of its content.
+    unseen
+        For what is held out: what of it training never saw, a context where it is not here.
     """
 
     name: str
@@ -64,6 +66,7 @@ class DatasetCard:
     perturbations: Sequence[str]
     keys: Mapping[str, str | None]
     fingerprint: str
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -75,6 +78,7 @@ class DatasetCard:
         published: str | None,
         held_out: Sequence[str],
         perturbations: Sequence[str],
+        unseen: Mapping[str, str] | None = None,
     ) -> "DatasetCard":
         """The card of ``data``."""
         return cls(
@@ -90,6 +94,7 @@ class DatasetCard:
             perturbations=perturbations,
             keys=asdict(data.keys),
             fingerprint=data.fingerprint,
+            unseen=unseen or {},
         )
 
 

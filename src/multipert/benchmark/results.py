@@ -84,6 +84,7 @@ class StudyResults:
     def scores(self) -> pd.DataFrame:
         """A row for each trial that was done and each of its perturbations: names, metrics, costs."""
         combined = COMBINED in self.metrics
+        unseen = {card.name: card.unseen for card in self.datasets}
         rows = [
             {
                 "dataset": trial.dataset,
@@ -91,6 +92,7 @@ class StudyResults:
                 "model": trial.model,
                 "preset": trial.preset,
                 "held_out": trial.held_out,
+                "unseen": unseen[trial.dataset].get(trial.held_out, "context"),
                 "perturbation": perturbation,
                 "seed": trial.seed,
                 **{metric: scores[metric] for metric in self.metrics},
@@ -100,7 +102,7 @@ class StudyResults:
             for trial in self.trials
             for perturbation, scores in trial.scores.items()
         ]
-        names = ["dataset", "label", "model", "preset", "held_out", "perturbation", "seed"]
+        names = ["dataset", "label", "model", "preset", "held_out", "unseen", "perturbation", "seed"]
         table = pd.DataFrame(rows, columns=[*names, *self.metrics, *COSTS])
         return table.astype(dict.fromkeys(self.metrics, np.float64))  # also where there are no rows
 

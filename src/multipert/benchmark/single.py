@@ -54,7 +54,7 @@ def results_of_run(
             "elsewhere, in a held-out context or level of the covariate"
         )
     metrics = PROFILES["default"].metrics()
-    cells = HeldOutCells.of_split(data, name, split, metrics)
+    cells = HeldOutCells.of(data, name, split.rule, data.perturbations, metrics)
     perturbations = list(cells.truth)
     models = [model, *(create(one).fit(data, split) for one in BASELINES if one != model.name)]
     trials = []

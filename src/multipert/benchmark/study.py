@@ -6,7 +6,7 @@ import tomllib
 import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from multipert.benchmark.held_out import read_counts
 from multipert.benchmark.predictions import StudyPredictions, read_predictions
 from multipert.benchmark.toml_lines import line_of
 from multipert.benchmark.toml_table import Table, is_kind, shown
+from multipert.benchmark.unseen import UNSEEN, FeatureSource, Unseen, read_source, read_unseen
 from multipert.data import DATASETS, Keys, check_world, dataset, did_you_mean, locate, preprocess, simulate
 from multipert.errors import InputError
 from multipert.evaluation import METRICS, PROFILES
@@ -50,6 +51,10 @@ class StudyDataset:
         The contexts to hold out in turn; none for every one.
     perturbations
         The perturbations to score; none for all.
+    unseen
+        Perturbations, combinations and doses to hold out in turn; where there are any, contexts only if named.
+    features
+        What models are told of perturbations.
     published
         Which published table stands beside it, if any.
     """
@@ -63,6 +68,8 @@ class StudyDataset:
     held_out: tuple[str, ...] | None
     perturbations: tuple[str, ...] | None
     published: str | None
+    unseen: Unseen = field(default_factory=Unseen)
+    features: FeatureSource | None = None
 
 
 @dataclass(frozen=True)
@@ -188,8 +195,8 @@ _KEYS: Mapping[str, Any] = dict.fromkeys(inspect.signature(Keys).parameters, str
     ("context_key", "covariate_key"), str | Sequence[str]
 )
 _SCORED: Mapping[str, Any] = {"held_out": Sequence[str], "perturbations": Sequence[str]}
-_CELLS: Mapping[str, Any] = {"name": str, "path": str, **_KEYS, "preprocess": Mapping[str, Any], **_SCORED}
-_SIMULATED: Mapping[str, Any] = {"name": str, "simulate": Mapping[str, Any], **_SCORED}
+_CELLS: Mapping[str, Any] = {"name": str, "path": str, **_KEYS, "preprocess": Mapping[str, Any], **_SCORED, **UNSEEN}
+_SIMULATED: Mapping[str, Any] = {"name": str, "simulate": Mapping[str, Any], **_SCORED, **UNSEEN}
 _MODEL: Mapping[str, Any] = {"name": str, "preset": str, "label": str}
 _PARAMETER = bool | int | float | str | Sequence[int | float]
 
@@ -304,22 +311,22 @@ def _dataset(table: Table, folder: Path) -> StudyDataset:
         if key in values and name in DATASETS:
             raise table.error(f"{name!r} is a data set of the catalogue: leave out {key}, or change the name", key)
     if simulated:
-        return _simulated(table)
+        return _simulated(table, folder)
     if "path" in values:
         return _from_file(table, folder)
     if name in DATASETS:
-        return _from_catalogue(table, name)
+        return _from_catalogue(table, folder, name)
     raise table.error(
         f"the catalogue has no data set {name!r}; {did_you_mean(name, DATASETS)}; give path for cells of your own",
         "name",
     )
 
 
-def _from_catalogue(table: Table, name: str) -> StudyDataset:
+def _from_catalogue(table: Table, folder: Path, name: str) -> StudyDataset:
     entry = dataset(name)
     with table.blame("name"):
         path = locate(name).resolve()
-    return _read_from(table, path, entry.title, asdict(entry.keys), entry.preprocessing, entry.published)
+    return _read_from(table, folder, path, entry.title, asdict(entry.keys), entry.preprocessing, entry.published)
 
 
 def _from_file(table: Table, folder: Path) -> StudyDataset:
@@ -329,11 +336,12 @@ def _from_file(table: Table, folder: Path) -> StudyDataset:
         raise table.error(f"{table.values['path']!r} is no path ({error}): check it", "path") from None
     if not path.exists():
         raise table.error(f"there is no file {path}: check the path, which starts from the study's folder", "path")
-    return _read_from(table, path, path.name, dict.fromkeys(_KEYS), None, None)
+    return _read_from(table, folder, path, path.name, dict.fromkeys(_KEYS), None, None)
 
 
 def _read_from(
     table: Table,
+    folder: Path,
     path: Path,
     source: str,
     keys: Mapping[str, Any],
@@ -359,11 +367,11 @@ def _read_from(
     with table.blame():
         resolved = Keys(**keys)
     return StudyDataset(
-        table.values["name"], source, path, None, resolved, preprocessing, **_scored(table), published=published
+        table.values["name"], source, path, None, resolved, preprocessing, **_scored(table, folder), published=published
     )
 
 
-def _simulated(table: Table) -> StudyDataset:
+def _simulated(table: Table, folder: Path) -> StudyDataset:
     own = Table(table.values["simulate"], (*table.place, "simulate"), table.where)
     own.check(_SIMULATE, "simulate")
     # Names that others refer to go with each value, so that the value alone is blamed.
@@ -382,7 +390,7 @@ def _simulated(table: Table) -> StudyDataset:
         dose_key="dose" if dosed else None,
     )
     return StudyDataset(
-        table.values["name"], "simulated cells", None, own.values, keys, None, **_scored(table), published=None
+        table.values["name"], "simulated cells", None, own.values, keys, None, **_scored(table, folder), published=None
     )
 
 
@@ -400,8 +408,10 @@ def _with_counts(file: Table, index: int, dataset: StudyDataset) -> StudyDataset
     return replace(dataset, keys=replace(dataset.keys, counts_layer="counts"))
 
 
-def _scored(table: Table) -> dict[str, Any]:
-    return {key: tuple(table.values[key]) if key in table.values else None for key in _SCORED}
+def _scored(table: Table, folder: Path) -> dict[str, Any]:
+    """What is held out and scored, and what models are told of perturbations."""
+    scored = {key: tuple(table.values[key]) if key in table.values else None for key in _SCORED}
+    return {**scored, "unseen": read_unseen(table), "features": read_source(table, folder)}
 
 
 def _read(path: Path) -> str:

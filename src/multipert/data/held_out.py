@@ -54,8 +54,21 @@ class HeldOut:
     def label(self) -> str | None:
         """What tables call it: the context, the level, the conditions; none where nothing is held out."""
         place = ", ".join(one for one in (self.context, self.covariate) if one is not None)
-        what = ", ".join(self.conditions)
+        few = self.conditions if len(self.conditions) <= 4 else self.conditions[:3]
+        more = f" and {len(self.conditions) - 3} more" if len(self.conditions) > 4 else ""
+        what = ", ".join(few) + more
         return f"{what} in {place}" if what and place else what or place or None
+
+    @property
+    def kind_in_words(self) -> str:
+        """The kind, and of a combination how many of its members training sees."""
+        if self.kind != "combination":
+            return self.kind
+        compounds = {name.rpartition("@")[0] or name for name in self.hidden}
+        members = (self.conditions[0].rpartition("@")[0] or self.conditions[0]).split("+")
+        # A member is hidden wherever it occurs: alone, and in every combination.
+        seen = sum(member not in compounds for member in members)
+        return f"combination, {seen} of {len(members)} members seen"
 
     @property
     def unseen_conditions(self) -> tuple[str, ...]:

@@ -16,12 +16,19 @@ from multipert.models.parameters import parameter, preset_names, preset_values
 from multipert.models.registry import MODELS, create, load, model_class, register
 from multipert.models.run_folder import Arrays
 from multipert.models.together import fit_together, fits_at_once
+from multipert.models.unseen_baselines import (
+    LinearPerturbation,
+    MeanPerturbation,
+    NearestPerturbation,
+    RidgePerturbation,
+)
 
 __all__ = [
     "MODELS",
     "Additive",
     "Arrays",
     "Linear",
+    "LinearPerturbation",
     "MTAe",
     "MTAeAdv",
     "MTAeAdvG",
@@ -31,13 +38,16 @@ __all__ = [
     "MTVae",
     "MTVaeOT",
     "MTVaePlusOT",
+    "MeanPerturbation",
     "MeanShift",
     "Model",
     "NearestContext",
+    "NearestPerturbation",
     "NetworkModel",
     "NoChange",
     "OneForEach",
     "Resample",
+    "RidgePerturbation",
     "ScButterfly",
     "ScGen",
     "ScPreGAN",

@@ -1,5 +1,6 @@
 """The page of a study (a run is a study of one trial): which model is best, whether that is any good, and why."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -113,6 +114,16 @@ def _sentence(summary: DatasetSummary) -> str:
         what = f"{n} perturbations" if n > 1 else card.perturbations[0] if n else "nothing"
     turn = f"{held} of them in turn" if held > 1 else card.held_out[0] if held else "none"
     in_turn = "each context in turn" if held == len(card.contexts) else turn
+    if card.unseen:
+        kinds = Counter(card.unseen.values())
+        unseen = "; ".join(f"{kind} ({count} in turn)" for kind, count in kinds.items())
+        contexts = held - sum(kinds.values())
+        return (
+            f"{card.source[:1].upper()}{card.source[1:]}: {card.n_cells:,} cells and {card.n_genes:,} genes of "
+            f"{len(card.contexts)} contexts. Training never saw what is scored: {unseen}"
+            + (f"; context ({contexts} in turn)" if contexts else "")
+            + ". It is predicted from control cells."
+        )
     return (
         f"{card.source[:1].upper()}{card.source[1:]}: {card.n_cells:,} cells and {card.n_genes:,} genes of "
         f"{len(card.contexts)} contexts. The response to {what} is held out in {in_turn}, and predicted from control "

@@ -122,7 +122,7 @@ def leaderboards(summary: DatasetSummary) -> list[Leaderboard]:
     judge = summary.metric
     main = [judge, *(name for name in summary.metrics if name in STUDY and name != judge)]
     others = [name for name in summary.metrics if name not in main]
-    where = f"{summary.card.name}, mean over held-out contexts"
+    where = f"{summary.card.name}, mean over {'all that is held out' if summary.card.unseen else 'held-out contexts'}"
     tables = [leaderboard(summary, main, f"Leaderboard of {where}", judged=True)]
     return tables + ([leaderboard(summary, others, f"More metrics of {where}", judged=False)] if others else [])
 
@@ -136,7 +136,8 @@ def heat_maps(summary: DatasetSummary) -> tuple[list[HeatMap], list[HeatMap]]:
     others: list[HeatMap] = []
     contexts, far = list(summary.card.held_out), summary.strongest(PERTURBATIONS_SHOWN)
     which = "every perturbation" if len(far) == len(summary.card.perturbations) else f"{len(far)} perturbations"
-    levels = (("held_out", contexts, "in every held-out context"), ("perturbation", far, f"for {which}"))
+    held_out = "for all that is held out" if summary.card.unseen else "in every held-out context"
+    levels = (("held_out", contexts, held_out), ("perturbation", far, f"for {which}"))
     for level, columns, where in levels:
         if len(columns) < 2:
             continue
@@ -147,6 +148,12 @@ def heat_maps(summary: DatasetSummary) -> tuple[list[HeatMap], list[HeatMap]]:
             caption = f"{metric} of every model {where} of {summary.card.name}"
             (shown if metric in main else others).append(heat_map(summary, metric, level, columns, caption))
     return shown, others
+
+
+def _with_kind(summary: DatasetSummary, held_out: str) -> str:
+    """What is held out, and, where it is no context, what of it training never saw."""
+    kind = summary.card.unseen.get(held_out)
+    return held_out if kind is None else f"{held_out} ({kind})"
 
 
 def heat_map(summary: DatasetSummary, metric: str, level: str, columns: Sequence[str], caption: str) -> HeatMap:
@@ -163,7 +170,7 @@ def heat_map(summary: DatasetSummary, metric: str, level: str, columns: Sequence
         caption,
         metric,
         "descending" if METRICS[metric].better == "high" else "ascending",
-        [str(name) for name in table.index],
+        [_with_kind(summary, str(name)) if level == "held_out" else str(name) for name in table.index],
         [
             (
                 label,

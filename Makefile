@@ -5,7 +5,10 @@ NEWER ?= python3.12
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test slow coverage compat docs lint format clean
+CASES ?= 10000
+SEED ?= 1
+
+.PHONY: demo test slow fuzz coverage compat docs lint format clean
 
 demo: .venv/demo
 	rm -rf $(DEMO)
@@ -16,6 +19,10 @@ test: .venv/test
 
 slow: .venv/test
 	$(BIN)/pytest -n 0 -m slow
+
+# Spoils files of cells, study files and run folders, and prints how the commands took it.
+fuzz: .venv/test
+	cd tests && ../$(BIN)/python -m fuzz --cases $(CASES) --seed $(SEED)
 
 coverage: .venv/test
 	$(BIN)/pytest -n 2 --cov --cov-report=term

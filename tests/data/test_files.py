@@ -1,6 +1,5 @@
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -8,9 +7,8 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from conftest import Run
 from multipert.data import PerturbationData, atomic_path, check_writable, read_cells, write_cells, write_text
-from multipert.errors import InputError, is_disk_full
+from multipert.errors import InputError
 
 
 def test_what_is_written_is_read_back(tmp_path: Path, cells: AnnData) -> None:
@@ -197,46 +195,3 @@ def test_a_name_as_long_as_may_be_can_be_written(tmp_path: Path) -> None:
 def test_a_device_is_no_file() -> None:
     with pytest.raises(InputError, match=r"/dev/zero is no file but a device"):
         read_cells("/dev/zero")
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 600 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root can mount a tiny disk")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-@pytest.mark.parametrize("ending", [".h5ad", ".zarr", ".txt"])
-def test_a_full_disk_leaves_what_was_there(tiny_disk: Path, ending: str) -> None:
-    path = tiny_disk / f"cells{ending}"
-    rng = np.random.default_rng(0)
-    small, large = (AnnData(rng.random((n, 10), dtype=np.float32)) for n in (10, 60_000))
-    if ending == ".txt":
-        write_text(path, "before")
-    else:
-        write_cells(small, path)
-    before = os.listdir(tiny_disk)
-
-    with pytest.raises(OSError, match="No space left") as error:
-        write_text(path, "x" * 900_000) if ending == ".txt" else write_cells(large, path)
-
-    assert is_disk_full(error.value)
-    assert os.listdir(tiny_disk) == before
-    assert path.read_text() == "before" if ending == ".txt" else read_cells(path).n_obs == 10
-
-
-def test_a_command_says_that_the_disk_is_full(tiny_disk: Path, run: Run) -> None:
-    rng = np.random.default_rng(0)
-    adata = AnnData(rng.poisson(3, (9000, 100)).astype(np.float32))
-    write_cells(adata, tiny_disk.parent / "counts.h5ad")
-
-    code, _, err = run("preprocess", tiny_disk.parent / "counts.h5ad", "--out", tiny_disk / "cells.h5ad")
-
-    assert (code, len(err.splitlines())) == (1, 1)
-    assert "the disk is full" in err
-    assert os.listdir(tiny_disk) == []

@@ -6,6 +6,7 @@ loses the jobs in flight and no more.
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from multipert.benchmark.plan import Plan
 from multipert.benchmark.progress import BenchmarkProgress
 from multipert.benchmark.records import Record, TrialResult, write_record
 from multipert.benchmark.results import load_results, write_tables
+from multipert.data import only_writer
 from multipert.errors import InputError
 from multipert.models import fits_at_once
 from multipert.process import WAITING, own_process
@@ -68,11 +70,16 @@ def run_study(
     Raises
     ------
     InputError
-        The folder cannot be written, or no cluster answers at the address.
+        The folder cannot be written, another process is writing there, or no cluster answers at the address.
     KeyboardInterrupt
         On Ctrl-C: what is done is kept, and the tables are written.
     """
     plan.write(folder)
+    with only_writer(folder):
+        return _run_missing(plan, folder, workers, scheduler, retry_failed)
+
+
+def _run_missing(plan: Plan, folder: Path, workers: int, scheduler: str | None, retry_failed: bool) -> bool:
     _sweep(folder)
     jobs = plan.missing(folder, retry_failed=retry_failed)
     trials = sum(isinstance(job, TrialJob) for job in jobs)
@@ -166,14 +173,38 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator["Client"]:
     # The arithmetic's threads are set before a worker starts, or the libraries would each take all processors.
     environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment |= WAITING
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=logging.ERROR
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
+        with _deaf_to_ctrl_c():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                memory_limit=0,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+        with cluster, Client(cluster) as client:
+            try:
+                yield client
+            except BaseException:
+                # No work in hand is worth waiting for, and an orderly end would be a noisy one.
+                for nanny in cluster.workers.values():
+                    nanny.auto_restart = False
+                    with suppress(OSError, TypeError):  # it is no more
+                        os.kill(nanny.pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+                raise
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes and threads that are started here, and all that these start, do not hear Ctrl-C: it is ours alone."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _gpus(jobs: Sequence[Job]) -> int:

@@ -18,7 +18,7 @@ from multipert.benchmark.records import DatasetCard, ModelCard, TrialResult, rea
 from multipert.benchmark.results import FORMAT, PLAN, versions
 from multipert.benchmark.study import Study, StudyDataset, StudyModel
 from multipert.data import HeldOut, PerturbationData, did_you_mean, write_text
-from multipert.errors import InputError
+from multipert.errors import InputError, is_disk_full
 from multipert.models import Model, create
 
 
@@ -81,6 +81,8 @@ class Plan:
             for kind in kinds:
                 (folder / kind.folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if is_disk_full(error):
+                raise
             raise InputError(f"cannot write to {folder} ({error.strerror}): choose another folder") from error
         write_text(folder / PLAN, json.dumps(content, indent=1, default=list) + "\n")
         write_text(folder / "study.toml", self.study.text)

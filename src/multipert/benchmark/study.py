@@ -332,9 +332,11 @@ def _from_catalogue(table: Table, folder: Path, name: str) -> StudyDataset:
 def _from_file(table: Table, folder: Path) -> StudyDataset:
     try:
         path = (folder / Path(table.values["path"]).expanduser()).resolve()
+        there = path.exists()
     except (ValueError, RuntimeError, OSError) as error:  # a null character, a user that is not there, a name too long
-        raise table.error(f"{table.values['path']!r} is no path ({error}): check it", "path") from None
-    if not path.exists():
+        why = error.strerror if isinstance(error, OSError) else error
+        raise table.error(f"{shown(table.values['path'])} is no path ({why}): check it", "path") from None
+    if not there:
         raise table.error(f"there is no file {path}: check the path, which starts from the study's folder", "path")
     return _read_from(table, folder, path, path.name, dict.fromkeys(_KEYS), None, None)
 

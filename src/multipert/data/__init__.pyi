@@ -18,6 +18,7 @@ from .files import check_ending as check_ending
 from .files import check_writable as check_writable
 from .files import content_of as content_of
 from .files import find_cells as find_cells
+from .files import only_writer as only_writer
 from .files import read_cells as read_cells
 from .files import write_cells as write_cells
 from .files import write_text as write_text

@@ -1,5 +1,6 @@
 """Files in and out: a read that says what is wrong, a write that is whole or not there at all."""
 
+import errno
 import glob
 import hashlib
 import io
@@ -7,7 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ import anndata
 from anndata import AnnData
 
 from multipert.data.expression import check_format
-from multipert.errors import InputError
+from multipert.errors import InputError, is_disk_full
 
 ENDINGS = (".h5ad", ".zarr")
 """What a file of cells may end in."""
@@ -219,11 +220,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = _claim(path)
     try:
         yield temporary
-        if path.is_dir():  # a zarr folder: only an empty one could be replaced at one stroke
-            old = temporary.with_name(f"{temporary.name}.old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
+        if path.is_dir() or temporary.is_dir():  # a zarr folder: only an empty one could be replaced at one stroke
+            _replace_folder(temporary, path)
         else:
             os.replace(temporary, path)
     finally:
@@ -232,17 +230,69 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def only_writer(folder: str | Path) -> Iterator[None]:
+    """Be the only process that writes into a folder, as long as the block lasts.
+
+    A lock of the system, which goes with the process, however it ends; where the file system has none, as some shared
+    ones, nothing is locked.
+
+    Raises
+    ------
+    InputError
+        Another process is at it.
+    """
+    handle = None
+    try:
+        import fcntl  # not on Windows
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if handle is not None:
+            os.close(handle)
+        raise InputError(f"another process is writing to {folder}: wait for it, or choose another folder") from None
+    except (ImportError, OSError):
+        pass
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _replace_folder(temporary: Path, path: Path) -> None:
+    """Put a folder in the place of another, also while other processes do the same."""
+    old = temporary.with_name(f"{temporary.name}.old")
+    while True:
+        with suppress(FileNotFoundError):
+            path.rename(old)
+        try:
+            temporary.rename(path)
+            break
+        except OSError as error:  # another process was faster: its folder is replaced in turn
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _claim(path: Path) -> Path:
     """Create the temporary file: only trying tells whether a folder can be written."""
     path = _sane(path)
     if path.is_dir() and path.suffix != ".zarr":
         raise InputError(f"cannot write {path}: it is a folder, name a file in it")
+    if path.is_file() and path.suffix == ".zarr":
+        raise InputError(f"cannot write {path}: it is a file, name a folder, or delete it first")
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: there is no folder {path.parent}, create it first")
     temporary = path.with_name(f".{uuid4().hex[:12]}{path.suffix}")
     try:
         temporary.touch(exist_ok=False)
     except OSError as error:
+        if is_disk_full(error):
+            raise
         raise InputError(f"cannot write {path}: {error.strerror}, choose another folder") from error
     return temporary
 

@@ -225,9 +225,9 @@ def read_preprocessing(adata: AnnData, X: sparse.csr_matrix) -> Preprocessing | 
         ``uns`` speaks of another logarithm than the natural, or of a total that the cells exceed.
     """
     base = adata.uns.get("log1p", {}).get("base") if isinstance(adata.uns.get("log1p"), Mapping) else None
-    if base is not None and not np.isclose(float(base), np.e):
+    if base is not None and not (isinstance(base, int | float | np.number) and np.isclose(base, np.e)):
         raise InputError(
-            f"the values are logarithms to base {float(base):g} (uns['log1p']): multipert takes natural ones, as "
+            f"the values are logarithms to base {base!s:.20} (uns['log1p']): multipert takes natural ones, as "
             "scanpy.pp.log1p(adata) gives"
         )
     totals, _ = unlogged(X)

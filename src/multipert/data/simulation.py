@@ -19,7 +19,7 @@ _DEPTH_SPREAD = 0.35  # of the logarithm of a cell's depth
 _ACTIVITY_SPREAD = 0.25  # of a cell's own activity of each programme
 _DISPERSION = 0.3  # of a typical gene: variance = mean + dispersion * mean^2
 _HILL = 1.5  # steepness of the dose-response
-_MOST_VALUES = 10**11  # cells x genes: hundreds of gigabytes even where nine in ten are zero
+_MOST_CELLS, _MOST_GENES, _MOST_VALUES = 10**7, 10**6, 2 * 10**10  # cells x genes: tens of gigabytes
 
 
 def simulate(
@@ -336,8 +336,9 @@ def check_world(
         ),
         (fewest < 1, f"cells_per_group is {cells_per_group}: every group needs a cell"),
         (fewest > most, f"cells_per_group goes from the fewest to the most, not from {fewest} to {most}"),
+        (n_genes > _MOST_GENES, f"n_genes is {n_genes:,}: at most {_MOST_GENES:,} can be drawn"),
         (
-            n_cells * n_genes > _MOST_VALUES,
+            n_cells > _MOST_CELLS or n_cells * n_genes > _MOST_VALUES,
             f"that makes {n_cells:,} cells x {n_genes:,} genes, more than can be drawn: lower cells_per_group",
         ),
         (response < 0, f"response is {response}: it must not be negative"),

@@ -8,6 +8,7 @@ import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -241,24 +242,26 @@ class Model(ABC):
         ------
         InputError
             If this machine has no such device or there is no such precision, the split belongs to other data, there
-            are too few cells, or ``run`` holds another run.
+            are too few cells, or ``run`` holds another run or is being written by another process.
         Interrupted
             On Ctrl-C, when there is a ``run`` folder: the same call goes on from there.
         """
-        from multipert.data import train_on_everything
+        from multipert.data import only_writer, train_on_everything
 
         split = split or train_on_everything(data)
         if tensorboard and run is None:
             raise InputError("tensorboard curves need a place: give a run folder too")
         folder = check_free(Path(run)) if run is not None else None
-        started = time.monotonic()
-        identity = self._begin(data, split, features)
-        self.history_ = self._learn(data, split, TrainerConfig(device, folder, progress, precision, on_epoch), identity)
-        self.seconds_fit_ = max(time.monotonic() - started, self.history_.seconds)
-        if folder is not None:
-            self.save(folder)
-            if tensorboard:
-                self.history_.write_tensorboard(folder / "tensorboard")
+        with nullcontext() if folder is None else only_writer(folder):
+            started = time.monotonic()
+            identity = self._begin(data, split, features)
+            config = TrainerConfig(device, folder, progress, precision, on_epoch)
+            self.history_ = self._learn(data, split, config, identity)
+            self.seconds_fit_ = max(time.monotonic() - started, self.history_.seconds)
+            if folder is not None:
+                self.save(folder)
+                if tensorboard:
+                    self.history_.write_tensorboard(folder / "tensorboard")
         return self
 
     def _begin(

@@ -1,7 +1,7 @@
 """A fitted model on disk: safetensors and JSON, so that no pickle is ever read from a folder somebody sent.
 
-Nothing that is read is taken on trust: every field is checked against its declared type, the weights against their
-checksum and against what the model expects.
+Nothing that is read is taken on trust: every field is checked against its declared type, the weights against what the
+model expects, and both against a checksum.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from multipert.errors import InputError
+from multipert.errors import InputError, is_disk_full
 from multipert.training import CHECKPOINT
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 2
+FORMAT = 3
 """Version of the folder's layout; a reader refuses another one."""
 
 T = TypeVar("T")
@@ -131,6 +131,8 @@ def check_free(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if is_disk_full(error):
+            raise
         raise InputError(f"cannot write to {folder} ({error.strerror}): choose another folder") from error
     check_writable(folder / "run.json")
     return folder
@@ -148,8 +150,8 @@ def write_run(folder: Path, fitted: FittedModel, *, overwrite: bool) -> None:
         path.write_bytes(weights)
     write_text(folder / "history.csv", fitted.history.to_csv(index=False))
     write_text(folder / "run.json", json.dumps(asdict(fitted.run), indent=2))
-    model = {"format": FORMAT, **asdict(fitted.model), "checksum": _checksum(weights)}
-    write_text(folder / "model.json", json.dumps(model, indent=1))
+    model = json.loads(json.dumps({"format": FORMAT, **asdict(fitted.model)}))  # as whoever reads it finds it
+    write_text(folder / "model.json", json.dumps({**model, "checksum": _seal(model, weights)}, indent=1))
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -165,21 +167,21 @@ def read_run(folder: Path) -> FittedModel:
         raise InputError(f"{folder} holds no fitted model (no model.json): give the folder that fit wrote")
     with blame(folder):
         described = _read_json(folder / "model.json")
-        written = described.pop("format", None)
+        written = described.get("format")
         if written != FORMAT:
             raise InputError(
                 f"model.json has format {written!r}, this version of multipert reads {FORMAT}: where it is no damage, "
                 "the run was written by an older or newer one"
             )
-        checksum = described.pop("checksum", None)
+        weights = (folder / "model.safetensors").read_bytes()
+        if _seal(described, weights) != described.get("checksum"):
+            raise InputError("model.json or model.safetensors is not what was written: the checksum is another")
+        described = {name: value for name, value in described.items() if name not in ("format", "checksum")}
         model = as_type(ModelRecord, described, "model.json")
         run = as_type(RunRecord, _read_json(folder / "run.json"), "run.json")
         for field in fields(Configured):
             if getattr(model, field.name) != getattr(run, field.name):
                 raise InputError(f"model.json and run.json disagree in {field.name}")
-        weights = (folder / "model.safetensors").read_bytes()
-        if _checksum(weights) != checksum:
-            raise InputError("model.safetensors is not what was written: its checksum is another")
         arrays = {name: np.array(array) for name, array in load(weights).items()}
         return FittedModel(arrays, model, run, _read_history(folder / "history.csv"))
 
@@ -189,7 +191,7 @@ def blame(folder: Path) -> Iterator[None]:
     """Say of whatever goes wrong with what was read that ``folder`` is damaged."""
     try:
         yield
-    except (InputError, OSError, SafetensorError, KeyError, ValueError) as error:
+    except (InputError, OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         what = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(f"{folder} is damaged ({what}): fit again or copy it anew") from error
 
@@ -322,5 +324,7 @@ def _read_history(path: Path) -> pd.DataFrame:
     return history
 
 
-def _checksum(weights: bytes) -> str:
-    return hashlib.blake2b(weights, digest_size=16).hexdigest()
+def _seal(model: Mapping[str, Any], weights: bytes) -> str:
+    """The checksum of what ``model.json`` says, whatever its checksum, and of the weights."""
+    said = {name: value for name, value in model.items() if name != "checksum"}
+    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode() + weights, digest_size=16).hexdigest()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from threading import Event, Thread
 from typing import Any
 
@@ -23,7 +24,8 @@ from multipert.training.loading import DataLoader
 from multipert.training.stages import Optimiser, Stage, Update
 
 CHECKPOINT_EVERY = 30.0
-"""Seconds between two checkpoints, at least: what a killed training loses at most, and an epoch."""
+"""Seconds between two checkpoints, at least: what a killed training loses at most, and an epoch; the first is after
+one epoch."""
 
 MEASURED_AT_ONCE = (256, 2048)
 """Validation cells that pass through a network together, at least: on a CPU, on an accelerator."""
@@ -165,7 +167,7 @@ class Trainer:
         self.sums: dict[str, Tensor] = {}
         self.best: EarlyStopping | None = None
         self.seconds_before = 0.0
-        self.started = self.saved = time.monotonic()
+        self.started, self.saved = time.monotonic(), -inf
         self.interrupted = False
 
     @property
@@ -303,6 +305,7 @@ class Trainer:
                 "repeat that call to finish it, or choose another folder"
             )
         tensors, position = checkpoint.tensors, checkpoint.position
+        self.saved = time.monotonic()
         self.network.load_state_dict(within("network", tensors))
         restore_stream(within("stream", tensors), self.device)
         for number, named in enumerate(self._named()):

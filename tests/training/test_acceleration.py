@@ -1,5 +1,6 @@
 """Each piece of acceleration against the plain module it stands for."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from multipert.networks import FilmAutoencoder, one_hot
+from multipert.networks.film import FilmLayer
+from multipert.networks.layers import HiddenLayer
 from multipert.training.acceleration import (
     PIECES,
     FusedAdam,
@@ -20,6 +23,8 @@ from multipert.training.acceleration import (
     accelerate,
     compressed_rows,
     leave_out,
+    sparse_input,
+    sparse_loops,
     sparse_squared_error,
     switched_on,
 )
@@ -51,11 +56,12 @@ def outcome(network: FilmAutoencoder, x: Tensor) -> tuple[Tensor, dict[str, Tens
     return loss.detach(), {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}
 
 
-def test_an_accelerated_network_is_the_plain_one_on_sparse_and_on_dense_profiles() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_accelerated_network_is_the_plain_one_on_sparse_and_on_dense_profiles(compiled: bool) -> None:
     x = profiles()
     expected = outcome(autoencoder(), x.to_dense())
     network = autoencoder()
-    accelerate(network, GENES, sparse=True, bfloat16=False)
+    accelerate(network, GENES, sparse=True, bfloat16=False, compiled=compiled)
     for form in (x, x.to_dense()):
         loss, gradients = outcome(network, form)
         torch.testing.assert_close(loss, expected[0])
@@ -63,9 +69,57 @@ def test_an_accelerated_network_is_the_plain_one_on_sparse_and_on_dense_profiles
             torch.testing.assert_close(gradient, expected[1][name])
 
 
+LAYERS: dict[str, Callable[[float], nn.Module]] = {
+    "hidden": lambda dropout: HiddenLayer(7, 9, dropout=dropout),
+    "film": lambda dropout: FilmLayer(7, 9, 2, film_hidden=(3,), dropout=dropout),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_compiled_layer_is_the_plain_one(kind: str) -> None:
+    results = []
+    for compiled in (True, False):
+        torch.manual_seed(0)
+        layer = LAYERS[kind](0.0)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        accelerate(layer, GENES, sparse=True, bfloat16=False, compiled=compiled)
+        x, c = torch.randn(6, 7, requires_grad=True), one_hot(torch.arange(6) % 2, 2)
+        given = (x, c) if kind == "film" else (x,)
+        out = layer(*given)
+        (out * torch.randn(6, 9)).sum().backward()
+        after = layer.eval()(*given)
+        results.append([out, after, x.grad, *(p.grad for p in layer.parameters()), *layer.buffers()])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.5])
+def test_compiled_dropout_drops_the_share_asked_for_and_scales_the_rest(rate: float) -> None:
+    layer, x = HiddenLayer(3, 401, dropout=rate), torch.randn(100, 3)
+    expected = layer[2](layer[1](layer[0](x)))
+    accelerate(layer, GENES, sparse=True, bfloat16=False, compiled=True)
+    torch.manual_seed(1)
+    out = layer(x)
+    assert (out == 0).float().mean().item() == pytest.approx(rate, abs=0.01)
+    torch.testing.assert_close(out[out != 0], expected[out != 0] / (1 - rate))
+    assert not torch.equal(layer(x) == 0, out == 0), "another mask each time"
+    torch.manual_seed(1)
+    assert torch.equal(layer(x), out), "the same from the same stream"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 30), st.floats(0, 1), st.integers(0, 100))
+def test_compiled_transposition_is_scipys(cells: int, genes: int, density: float, seed: int) -> None:
+    x = profiles(cells, density, seed, genes)
+    for ours, plain in zip(sparse_loops.by_column(x), sparse_input.by_column(x), strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
 def test_it_can_be_undone_and_keeps_the_names_and_the_weights() -> None:
     network, plain = autoencoder(), autoencoder()
-    restore = accelerate(network, GENES, sparse=True, bfloat16=True)
+    restore = accelerate(network, GENES, sparse=True, bfloat16=True, compiled=True)
 
     def assert_alike() -> None:
         state = network.state_dict()
@@ -96,9 +150,10 @@ def test_a_spectral_normed_first_layer_takes_sparse_profiles_too() -> None:
         torch.testing.assert_close(parameter.grad, gradients[name])
 
 
-def test_input_dropout_drops_the_share_asked_for_of_the_values_and_scales_the_rest() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_input_dropout_drops_the_share_asked_for_of_the_values_and_scales_the_rest(compiled: bool) -> None:
     network = nn.Sequential(nn.Dropout(0.2))
-    accelerate(network, 200, sparse=True, bfloat16=False)
+    accelerate(network, 200, sparse=True, bfloat16=False, compiled=compiled)
     x = sparse(csr_matrix(np.ones((200, 200), np.float32)))
     out = network(x).to_dense()
     assert (out == 0).float().mean().item() == pytest.approx(0.2, abs=0.01)

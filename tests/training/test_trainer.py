@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from multipert.errors import InputError
+from multipert.networks.layers import HiddenLayer
 from multipert.training import (
     Batch,
     DataLoader,
@@ -40,6 +42,7 @@ X = csr_matrix(rng.poisson(0.5, (40, 6)).astype(np.float32))
 EXAMPLES = Examples(X, {"x": np.arange(40)}, {"y": rng.normal(size=40).astype(np.float32)})
 BATCHES = Shuffled(EXAMPLES, 8)
 LOADER = DataLoader(torch.device("cpu"))
+CONFIG = TrainerConfig("cpu", progress=False, precision="float32")
 
 
 class Regression(nn.Module):
@@ -67,7 +70,7 @@ def fit(
     on_epoch: Callable[[nn.Module, History], None] | None = None,
     **identity: Any,
 ) -> tuple[Regression, History]:
-    config = TrainerConfig("cpu", folder, progress=False, precision="float32", on_epoch=on_epoch)
+    config = replace(CONFIG, folder=folder, on_epoch=on_epoch)
     with random_stream(5):
         network = Regression(rate)
         return network, train(network, stages(network), seed=5, config=config, identity=identity)
@@ -150,6 +153,28 @@ def test_the_same_seed_gives_the_same_weights_and_the_callers_random_stream_stay
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)
     assert torch.equal(weights(fit(one_stage(), rate=0.5)[0]), first)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_long_training_compiles_its_loops_and_the_same_seed_gives_the_same(
+    rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Layered(Regression):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = HiddenLayer(6, 4, dropout=rate)  # type: ignore[assignment]
+
+    def losses() -> list[float]:
+        with random_stream(5):
+            network = Layered()
+            history = train(network, one_stage()(network), seed=5, config=CONFIG, identity={})
+        return [row["train_mse"] for row in history.rows]
+
+    short = losses()
+    monkeypatch.setattr(trainer, "WORTH_COMPILING", 0)
+    long = losses()
+    assert losses() == long
+    assert (long == pytest.approx(short, rel=1e-4)) == (rate == 0), "dropout alone draws otherwise"
 
 
 def test_only_the_named_modules_move() -> None:

@@ -30,6 +30,9 @@ one epoch."""
 MEASURED_AT_ONCE = (256, 2048)
 """Validation cells that pass through a network together, at least: on a CPU, on an accelerator."""
 
+WORTH_COMPILING = 4000
+"""Steps from which compiled loops gain more time than it takes to compile them, where no earlier fit did."""
+
 HEARS_CTRL_C_WITHIN = 0.1
 """Seconds the caller's thread sleeps at a time while another trains."""
 
@@ -182,11 +185,13 @@ class Trainer:
 
     def run(self) -> None:
         """Go through what is left of every stage."""
+        on_cpu, steps = self.device.type == "cpu", sum(stage.epochs * len(stage.batches) for stage in self.stages)
         plain = accelerate(
             self.network,
             self.stages[0].batches.matrix.shape[1] if self.stages else 0,
-            sparse=self.device.type == "cpu" and switched_on("sparse-input"),
+            sparse=on_cpu and switched_on("sparse-input"),
             bfloat16=self.config.precision == "bfloat16",
+            compiled=on_cpu and switched_on("compiled-loops") and steps >= WORTH_COMPILING,
         )
         try:
             self._resume()

@@ -1,6 +1,7 @@
 """Expression profiles that stay sparse: the first layer and the input dropout see the values that are there alone."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,11 +21,21 @@ with warnings.catch_warnings():  # torch says once in a process that this layout
     compressed_rows(torch.tensor([0, 1]), torch.tensor([0]), torch.tensor([1.0]), (1, 1))
 
 
-def linear_of_sparse(linear: nn.Linear, x: Tensor) -> Tensor:
+Transposed = Callable[[Tensor], tuple[Tensor, ...]]
+"""From sparse rows to sparse columns: the row of each value, where each column starts, the values."""
+
+
+def by_column(x: Tensor) -> tuple[Tensor, ...]:
+    """Compressed sparse columns of sparse rows."""
+    rows = csr_matrix((x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy()), x.shape).tocsc()
+    return tuple(map(torch.from_numpy, (rows.indices, rows.indptr, rows.data)))
+
+
+def linear_of_sparse(linear: nn.Linear, x: Tensor, transposed: Transposed = by_column) -> Tensor:
     """``linear(x)`` for sparse or dense ``x`` ``(cells, n_in)``, fastest on weights stored input by input."""
     if x.layout != torch.sparse_csr:
         return functional.linear(x.to(linear.weight.dtype), linear.weight, linear.bias)  # may come from a rounded layer
-    product: Tensor = _SparseProduct.apply(linear.weight, x)  # type: ignore[no-untyped-call]
+    product: Tensor = _SparseProduct.apply(linear.weight, x, transposed)  # type: ignore[no-untyped-call]
     return product + linear.bias
 
 
@@ -40,17 +51,14 @@ class _SparseProduct(torch.autograd.Function):
     """Sparse batch times dense weight; the gradient is the transposed batch times the incoming gradient."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, x: Tensor) -> Tensor:
-        ctx.x = x
+    def forward(ctx: Any, weight: Tensor, x: Tensor, transposed: Transposed) -> Tensor:
+        ctx.x, ctx.transposed = x, transposed
         return _weighted_sums(weight.detach().t(), x.col_indices(), x.crow_indices(), x.values())
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        x = ctx.x
-        rows = csr_matrix((x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy()), x.shape).tocsc()
-        parts = map(torch.from_numpy, (rows.indices, rows.indptr, rows.data))
-        return _weighted_sums(gradient, *parts).t(), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _weighted_sums(gradient, *ctx.transposed(ctx.x)).t(), None, None
 
 
 def _weighted_sums(table: Tensor, which: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ PIECES = {
     "sparse-input": "batches stay sparse; the first layer and the input dropout see the values that are there alone",
     "sparse-loss": "the squared error to a sparse target is taken without writing it out",
     "bfloat16-output": "the output layer's products are taken in bfloat16 where the processor has it",
+    "compiled-loops": "dropout, normalisation and transposition are loops compiled by numba, in fits that are long",
 }
 """Each piece's name, and what it does."""
 

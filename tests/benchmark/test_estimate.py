@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import multipert as mp
-from multipert.benchmark.estimate import MEASURED_EPOCHS, _seconds_per_step
+from multipert.benchmark.estimate import MEASURED_EPOCHS, seconds_per_step
 from multipert.data import HeldOut
 from multipert.training import History
 
@@ -22,35 +22,37 @@ def data() -> mp.PerturbationData:
     )
 
 
-def trained(seconds: Callable[[int], float], epochs: int) -> tuple[Any, list[int]]:
-    """A trial whose model takes some seconds up to each epoch of ten steps; and the epochs that were run."""
-    ran: list[int] = []
+def measured(seconds: Callable[[int], float], epochs: int, data: mp.PerturbationData) -> tuple[float, int]:
+    """Seconds a step of a model that takes some up to each epoch of ten steps; and how many epochs were run."""
+    now, ran = 0.0, 0
 
     def fit(*_: Any, on_epoch: Callable[[Any, History], None], **__: Any) -> None:
+        nonlocal now, ran
         history = History()
         for epoch in range(1, epochs + 1):
-            ran.append(epoch)
-            history.add("main", epoch, 10 * epoch, seconds(epoch), {})
+            now, ran = seconds(epoch), epoch
+            history.add("main", epoch, 10 * epoch, now, {})
             on_epoch(None, history)
 
     rule = HeldOut("context", context="A")
-    return SimpleNamespace(create=lambda: SimpleNamespace(fit=fit), rule=rule, features=None, device="cpu"), ran
+    job: Any = SimpleNamespace(create=lambda: SimpleNamespace(fit=fit), rule=rule, features=None, device="cpu")
+    return seconds_per_step(job, data, lambda: now), ran
 
 
-def test_the_first_steps_which_compile_are_not_multiplied(data: mp.PerturbationData) -> None:
-    job, ran = trained(lambda epoch: 30 + 0.02 * epoch, 400)
-    assert _seconds_per_step(job, data) == pytest.approx(0.002)
-    assert len(ran) == 1 + MEASURED_EPOCHS
+def test_the_first_steps_which_are_slower_are_not_multiplied(data: mp.PerturbationData) -> None:
+    step, epochs = measured(lambda epoch: 30 + 0.02 * epoch, 400, data)
+    assert step == pytest.approx(0.002)
+    assert epochs == 1 + MEASURED_EPOCHS
 
 
 def test_long_epochs_are_measured_once(data: mp.PerturbationData) -> None:
-    job, ran = trained(lambda epoch: 30 + 5.0 * epoch, 400)
-    assert _seconds_per_step(job, data) == pytest.approx(0.5)
-    assert len(ran) == 2
+    step, epochs = measured(lambda epoch: 30 + 5.0 * epoch, 400, data)
+    assert step == pytest.approx(0.5)
+    assert epochs == 2
 
 
 def test_a_training_of_one_epoch_is_measured_whole(data: mp.PerturbationData) -> None:
-    assert _seconds_per_step(trained(lambda epoch: 3.0 * epoch, 1)[0], data) == pytest.approx(0.3)
+    assert measured(lambda epoch: 3.0 * epoch, 1, data)[0] == pytest.approx(0.3)
 
 
 def test_a_training_that_may_stop_early_is_taken_to_stop_midway(data: mp.PerturbationData) -> None:

@@ -1,9 +1,9 @@
 """How long a study will take, found out on this machine before it starts."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
@@ -32,71 +32,102 @@ class _Enough(Exception):  # noqa: N818  (no error)
     """Ends a training once its steps have been measured."""
 
 
-def estimate_seconds(jobs: Sequence[Job]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Cost:
+    """What some work costs on one worker.
+
+    Attributes
+    ----------
+    steps
+        Training steps; of a training that may stop early, up to midway.
+    stepping
+        Seconds these take.
+    beside
+        Seconds of everything else: preparation, scoring, models without steps.
+    """
+
+    steps: int = 0
+    stepping: float = 0.0
+    beside: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.stepping + self.beside
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.steps + other.steps, self.stepping + other.stepping, self.beside + other.beside)
+
+
+Clock = Callable[[], float]
+
+
+def estimate_costs(jobs: Sequence[Job], *, clock: Clock = time.monotonic) -> dict[str, Cost]:
     """Measure one scoring and a few steps of each model, and multiply.
 
     Parameters
     ----------
     jobs
         What is to be done.
+    clock
+        Tells seconds: ``time.process_time`` where other work keeps the processors busy.
 
     Returns
     -------
     dict
-        Seconds on one worker, by model label, and for floors and ceilings under ``"bounds"``. A training that may stop
-        early is taken to do so midway.
+        By model label, and for floors and ceilings under ``"bounds"``.
     """
-    total: dict[str, float] = {}
-    known: dict[tuple[str, str], float] = {}
+    total: dict[str, Cost] = {}
+    known: dict[tuple[str, str], Cost] = {}
     for job in jobs:
         if not isinstance(job, HeldOutJob):
             continue
         scoring = (job.content, "")
         if scoring not in known:
-            known[scoring] = _seconds_of_scoring(job)
+            known[scoring] = _cost_of_scoring(job, clock)
         if isinstance(job, ReferenceJob):
-            total["bounds"] = total.get("bounds", 0.0) + SCORINGS_PER_REFERENCE * known[scoring]
+            total["bounds"] = sum([known[scoring]] * SCORINGS_PER_REFERENCE, total.get("bounds", Cost()))
         elif isinstance(job, TrialJob):
             training = (job.content, job.label)
             if training not in known:
-                known[training] = _seconds_of_training(job) if isinstance(job, FitJob) else 0.0
-            total[job.label] = total.get(job.label, 0.0) + known[training] + known[scoring]
+                known[training] = _cost_of_training(job, clock) if isinstance(job, FitJob) else Cost()
+            total[job.label] = total.get(job.label, Cost()) + known[training] + known[scoring]
     return total
 
 
-def _seconds_of_scoring(job: HeldOutJob) -> float:
+def _cost_of_scoring(job: HeldOutJob, clock: Clock) -> Cost:
     cells = job.cells()
     unchanged = dict.fromkeys(cells.truth, cells.control)
-    started = time.monotonic()
+    started = clock()
     cells.scores_of(unchanged)
-    return time.monotonic() - started
+    return Cost(beside=clock() - started)
 
 
-def _seconds_of_training(job: FitJob) -> float:
+def _cost_of_training(job: FitJob, clock: Clock) -> Cost:
     """Time of the steps after the first epochs, on some cells, times the steps that all cells take."""
     data, model = job.data(), job.create()
-    started = time.monotonic()
+    started = clock()
     if not isinstance(model, NetworkModel):
         model.fit(data, job.split(), features=job.features)
-        return time.monotonic() - started
+        return Cost(beside=clock() - started)
     steps = model.planned_steps(data, job.split())
-    preparation = time.monotonic() - started
+    preparation = clock() - started
     for cells in (_some(data), data):
         try:
-            return preparation + steps * _seconds_per_step(job, cells)
+            return Cost(steps, steps * seconds_per_step(job, cells, clock), preparation)
         except InputError:  # too few cells to fill a batch: measured on all of them, or the trial's to report
             continue
-    return 0.0
+    return Cost()
 
 
-def _seconds_per_step(job: FitJob, cells: PerturbationData) -> float:
+def seconds_per_step(job: FitJob, cells: PerturbationData, clock: Clock = time.monotonic) -> float:
     """Train a little, and time the steps after the warm-up; all of them where there are no others."""
-    times: list[tuple[float, int]] = []
+    times = [(clock(), 0)]
 
     def measure(network: nn.Module, history: History) -> None:
-        times.append((history.seconds, history.steps))
-        after = len(times) - WARM_UP
-        if after >= MEASURED_EPOCHS or (after >= 1 and history.seconds - times[WARM_UP - 1][0] > MEASURED_SECONDS):
+        times.append((clock(), history.steps))
+        after = len(times) - 1 - WARM_UP
+        if after >= MEASURED_EPOCHS or (after >= 1 and times[-1][0] - times[WARM_UP][0] > MEASURED_SECONDS):
             raise _Enough
 
     with suppress(_Enough):
@@ -108,7 +139,7 @@ def _seconds_per_step(job: FitJob, cells: PerturbationData) -> float:
             progress=False,
             on_epoch=measure,
         )
-    before = times[WARM_UP - 1] if len(times) > WARM_UP else (0.0, 0)
+    before = times[WARM_UP] if len(times) > 1 + WARM_UP else times[0]
     return (times[-1][0] - before[0]) / (times[-1][1] - before[1])
 
 

@@ -2,9 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from multipert.benchmark import Cost
 
 
 def benchmark(
@@ -22,7 +25,7 @@ def benchmark(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Run every trial of a study that is not done yet: data sets x models x held-out contexts x seeds."""
-    from multipert.benchmark import estimate_seconds, plan_study, read_study, run_study
+    from multipert.benchmark import estimate_costs, plan_study, read_study, run_study
 
     if scheduler is not None and workers != 1:
         raise typer.BadParameter("--workers are processes on this machine; a cluster brings its own: give one of them")
@@ -35,7 +38,7 @@ def benchmark(
         f"{len(trials) - left} of them done"
     )
     if plan:
-        _print_estimate(estimate_seconds(missing), workers)
+        _print_estimate(estimate_costs(missing), workers)
         return
     try:
         complete = run_study(asked, out, workers=workers, scheduler=scheduler, retry_failed=retry_failed)
@@ -48,11 +51,11 @@ def benchmark(
         raise typer.Exit(1)
 
 
-def _print_estimate(seconds: dict[str, float], workers: int) -> None:
+def _print_estimate(costs: "dict[str, Cost]", workers: int) -> None:
     from multipert.benchmark import duration
 
-    for what, time in sorted(seconds.items(), key=lambda item: -item[1]):
-        print(f"  {what:24} {duration(time)}")
-    total = sum(seconds.values())
+    for what, cost in sorted(costs.items(), key=lambda item: -item[1].seconds):
+        print(f"  {what:24} {duration(cost.seconds)}")
+    total = sum(cost.seconds for cost in costs.values())
     shared = f", {duration(total / workers)} with {workers} workers" if workers > 1 else ""
     print(f"about {duration(total)} in one process{shared} (measured: one scoring, a few steps of each model)")

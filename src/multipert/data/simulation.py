@@ -1,6 +1,9 @@
 """A small generative world of perturbed cells, whose every mean is known."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -105,21 +108,7 @@ def simulate(
     InputError
         Too few genes, no context or perturbation, repeated names, doses or numbers out of range.
     """
-    check_world(
-        n_genes=n_genes,
-        contexts=contexts,
-        perturbations=perturbations,
-        doses=doses,
-        cells_per_group=cells_per_group,
-        response=response,
-        context_specific=context_specific,
-        counts_per_gene=counts_per_gene,
-        combinations=combinations,
-        interaction=interaction,
-        donors=donors,
-        donor_effect=donor_effect,
-        depths=depths,
-    )
+    check_world(**locals())
     contexts, perturbations, doses = tuple(contexts), tuple(perturbations), None if doses is None else tuple(doses)
     # Streams of their own, so that the world does not depend on how many cells or donors are drawn from it.
     world, cells, people = np.random.default_rng(seed).spawn(3)
@@ -292,69 +281,60 @@ def _log_normalised(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return X
 
 
-def check_world(
-    *,
-    n_genes: int = 1000,
-    contexts: Sequence[str] = ("A",),
-    perturbations: Sequence[str] = ("alpha",),
-    doses: Sequence[float] | None = None,
-    cells_per_group: int | tuple[int, int] = 1,
-    response: float = 1.0,
-    context_specific: float = 0.5,
-    counts_per_gene: float = 0.3,
-    combinations: Sequence[str] = (),
-    interaction: float = 0.0,
-    donors: Sequence[str] = (),
-    donor_effect: float = 0.0,
-    depths: Mapping[str, float] | None = None,
-    seed: int = 0,
-) -> None:
+def check_world(**arguments: Any) -> None:
     """Refuse arguments that :func:`simulate` would refuse, without drawing a cell.
+
+    Parameters
+    ----------
+    **arguments
+        Those of :func:`simulate`; others are as by default there.
 
     Raises
     ------
     InputError
         As there.
     """
-    fewest, most = (cells_per_group, cells_per_group) if isinstance(cells_per_group, int) else cells_per_group
-    n_conditions = 1 + (len(perturbations) + len(combinations)) * len(doses or (1,))
-    n_cells = len(contexts) * n_conditions * most
-    members = [combination.split("+") for combination in combinations]
-    known = {*contexts, "control", *perturbations, *combinations, *donors}
-    known |= {f"{name}@{dose:g}" for name in (*perturbations, *combinations) for dose in doses or ()}
-    unknown = [name for name in depths or {} if name not in known]
+    defaults = {name: argument.default for name, argument in inspect.signature(simulate).parameters.items()}
+    w = SimpleNamespace(**defaults | arguments)
+    fewest, most = (w.cells_per_group, w.cells_per_group) if isinstance(w.cells_per_group, int) else w.cells_per_group
+    n_conditions = 1 + (len(w.perturbations) + len(w.combinations)) * len(w.doses or (1,))
+    n_cells = len(w.contexts) * n_conditions * most
+    members = [combination.split("+") for combination in w.combinations]
+    known = {*w.contexts, "control", *w.perturbations, *w.combinations, *w.donors}
+    known |= {f"{name}@{dose:g}" for name in (*w.perturbations, *w.combinations) for dose in w.doses or ()}
+    unknown = [name for name in w.depths or {} if name not in known]
     for wrong, message in (
-        (n_genes < 20, f"n_genes is {n_genes}: at least 20 are needed for programmes of genes"),
-        (not contexts or len(set(contexts)) < len(contexts), "contexts must be one or more different names"),
+        (w.n_genes < 20, f"n_genes is {w.n_genes}: at least 20 are needed for programmes of genes"),
+        (not w.contexts or len(set(w.contexts)) < len(w.contexts), "contexts must be one or more different names"),
         (
-            not perturbations or len({*perturbations, "control"}) <= len(perturbations),
+            not w.perturbations or len({*w.perturbations, "control"}) <= len(w.perturbations),
             "perturbations must be one or more different names, none of them 'control'",
         ),
         (
-            doses is not None and (len(doses) == 0 or min(doses) <= 0 or len(set(doses)) < len(doses)),
+            w.doses is not None and (len(w.doses) == 0 or min(w.doses) <= 0 or len(set(w.doses)) < len(w.doses)),
             "doses must be one or more different positive numbers: control is added by itself",
         ),
-        (fewest < 1, f"cells_per_group is {cells_per_group}: every group needs a cell"),
+        (fewest < 1, f"cells_per_group is {w.cells_per_group}: every group needs a cell"),
         (fewest > most, f"cells_per_group goes from the fewest to the most, not from {fewest} to {most}"),
-        (n_genes > _MOST_GENES, f"n_genes is {n_genes:,}: at most {_MOST_GENES:,} can be drawn"),
+        (w.n_genes > _MOST_GENES, f"n_genes is {w.n_genes:,}: at most {_MOST_GENES:,} can be drawn"),
         (
-            n_cells > _MOST_CELLS or n_cells * n_genes > _MOST_VALUES,
-            f"that makes {n_cells:,} cells x {n_genes:,} genes, more than can be drawn: lower cells_per_group",
+            n_cells > _MOST_CELLS or n_cells * w.n_genes > _MOST_VALUES,
+            f"that makes {n_cells:,} cells x {w.n_genes:,} genes, more than can be drawn: lower cells_per_group",
         ),
-        (response < 0, f"response is {response}: it must not be negative"),
-        (not 0 <= context_specific <= 1, f"context_specific is {context_specific}: it must be between 0 and 1"),
-        (counts_per_gene <= 0, f"counts_per_gene is {counts_per_gene}: it must be positive"),
+        (w.response < 0, f"response is {w.response}: it must not be negative"),
+        (not 0 <= w.context_specific <= 1, f"context_specific is {w.context_specific}: it must be between 0 and 1"),
+        (w.counts_per_gene <= 0, f"counts_per_gene is {w.counts_per_gene}: it must be positive"),
         (
-            len(set(combinations)) < len(combinations)
-            or any(len(names) < 2 or len(set(names) & set(perturbations)) < len(names) for names in members),
+            len(set(w.combinations)) < len(w.combinations)
+            or any(len(names) < 2 or len(set(names) & set(w.perturbations)) < len(names) for names in members),
             "combinations must be different, each of two or more perturbations: 'alpha+beta'",
         ),
-        (interaction < -1, f"interaction is {interaction}: it must be -1 (nothing is left) or more"),
-        (len(set(donors)) < len(donors), "donors must be different names"),
-        (donor_effect < 0, f"donor_effect is {donor_effect}: it must not be negative"),
+        (w.interaction < -1, f"interaction is {w.interaction}: it must be -1 (nothing is left) or more"),
+        (len(set(w.donors)) < len(w.donors), "donors must be different names"),
+        (w.donor_effect < 0, f"donor_effect is {w.donor_effect}: it must not be negative"),
         (bool(unknown), f"depths names {unknown[:1]}, which is no context, condition or donor"),
-        (any(not factor > 0 for factor in (depths or {}).values()), "depths must be positive factors"),
-        (seed < 0, f"seed is {seed}: it must not be negative"),
+        (any(not factor > 0 for factor in (w.depths or {}).values()), "depths must be positive factors"),
+        (w.seed < 0, f"seed is {w.seed}: it must not be negative"),
     ):
         if wrong:
             raise InputError(message)

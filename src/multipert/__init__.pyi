@@ -20,5 +20,6 @@ from .evaluation import check as check
 from .evaluation import evaluate as evaluate
 from .evaluation import evaluate_many as evaluate_many
 from .evaluation import scorecard as scorecard
+from .models import explain as explain
 
 __version__: str

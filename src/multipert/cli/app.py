@@ -10,7 +10,20 @@ import typer
 from rich.console import Console
 
 from multipert import __version__
-from multipert.cli import benchmark, check, datasets, demo, evaluate, fit, metrics, models, predict, preprocess, report
+from multipert.cli import (
+    benchmark,
+    check,
+    datasets,
+    demo,
+    evaluate,
+    explain,
+    fit,
+    metrics,
+    models,
+    predict,
+    preprocess,
+    report,
+)
 from multipert.errors import InputError, InputWarning, is_disk_full
 from multipert.process import own_process
 
@@ -31,6 +44,7 @@ app.command("preprocess")(preprocess.preprocess)
 app.command("check")(check.check)
 app.command("fit")(fit.fit)
 app.command("predict")(predict.predict)
+app.command("explain")(explain.explain)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("report")(report.report)

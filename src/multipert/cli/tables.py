@@ -198,3 +198,16 @@ def print_scores(results: "StudyResults") -> None:
         for _, row in rows.iterrows():
             table.add_row(str(row["label"]), *(number(row[name]) for name in STUDY))
         console.print(table)
+
+
+def print_rows(rows: pd.DataFrame, title: str) -> None:
+    """Print a title and a table as it is, numbers in a few digits."""
+    table = Table(*map(str, rows.index.names), box=None, pad_edge=False)
+    for column in rows:
+        table.add_column(str(column), justify="right" if pd.api.types.is_numeric_dtype(rows[column]) else "left")
+    for label, row in rows.iterrows():
+        labels = label if isinstance(label, tuple) else (label,)
+        table.add_row(*map(str, labels), *(number(v) if isinstance(v, float) else str(v) for v in row))
+    console = standard_output()
+    console.print(title, style="italic")
+    console.print(table)

@@ -11,6 +11,7 @@ from multipert.models.scvidr import ScVIDR, ScVIDRDose
 # isort: split
 from multipert.models.base import Model
 from multipert.models.baselines import Additive, Linear, MeanShift, NearestContext, NoChange, Resample
+from multipert.models.explanation import Explanation, explain
 from multipert.models.network_model import NetworkModel, OneForEach
 from multipert.models.parameters import parameter, preset_names, preset_values
 from multipert.models.registry import MODELS, create, load, model_class, register
@@ -27,6 +28,7 @@ __all__ = [
     "MODELS",
     "Additive",
     "Arrays",
+    "Explanation",
     "Linear",
     "LinearPerturbation",
     "MTAe",
@@ -54,6 +56,7 @@ __all__ = [
     "ScVIDR",
     "ScVIDRDose",
     "create",
+    "explain",
     "fit_together",
     "fits_at_once",
     "load",

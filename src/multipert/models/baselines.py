@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 
 from multipert.errors import InputError
 from multipert.models.base import Model
+from multipert.models.explanation import MeanResponse
 from multipert.models.parameters import parameter
 from multipert.models.registry import register
 from multipert.models.relatives import relatives
@@ -79,6 +80,11 @@ class NoChange(Baseline):
         unchanged: Floats = X.toarray()
         return unchanged
 
+    def known_response(self, condition: int, context: int) -> MeanResponse:
+        """Nothing, of every gene."""
+        nothing = np.zeros(len(self.metadata_.genes))
+        return MeanResponse(nothing, nothing)
+
 
 class ShiftBaseline(Baseline):
     """A baseline that moves cells by a weighted mean of the training contexts' mean shifts.
@@ -113,14 +119,7 @@ class ShiftBaseline(Baseline):
         return {"controls": (shape[1:], "f"), "shifts": (shape, "f")}
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> Floats:
-        # A context has a shift for all genes or for none.
-        contexts = np.flatnonzero(~np.isnan(self.learnt_["shifts"][condition, :, 0]))
-        if len(contexts) == 0:
-            perturbation = self.metadata_.conditions[condition]
-            raise InputError(
-                f"training saw no context with both control cells and cells of {perturbation!r}, "
-                f"so {self.name} cannot tell what it does: choose another perturbation, or bring such a context"
-            )
+        contexts = self._seen(condition)
         controls = self.learnt_["controls"][contexts]
         predicted = np.empty(X.shape, dtype=np.float32)
         for group in np.unique(groups):
@@ -128,6 +127,25 @@ class ShiftBaseline(Baseline):
             weights = self._weights(mean_profile(X[cells]), controls)
             predicted[cells] = self._move(X[cells], condition, contexts, weights)
         return predicted
+
+    def known_response(self, condition: int, context: int) -> MeanResponse:
+        """The context's mean control profile, and that plus the shift, nothing below zero."""
+        contexts, control = self._seen(condition), self.learnt_["controls"][context].astype(np.float64)
+        weights = self._weights(control, self.learnt_["controls"][contexts])
+        shift = weights @ self.learnt_["shifts"][condition, contexts]
+        return MeanResponse(control, np.maximum(control + shift, 0))
+
+    def _seen(self, condition: int) -> Rows:
+        """The contexts that training saw both with and without a perturbation; one at least."""
+        # A context has a shift for all genes or for none.
+        contexts: Rows = np.flatnonzero(~np.isnan(self.learnt_["shifts"][condition, :, 0]))
+        if len(contexts) == 0:
+            perturbation = self.metadata_.conditions[condition]
+            raise InputError(
+                f"training saw no context with both control cells and cells of {perturbation!r}, "
+                f"so {self.name} cannot tell what it does: choose another perturbation, or bring such a context"
+            )
+        return contexts
 
 
 @register

@@ -26,6 +26,7 @@ from multipert.errors import InputError
 from multipert.models.base import Answer, Model, Question
 from multipert.models.baselines import mean_shifts
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
+from multipert.models.explanation import LEVEL, MeanResponse
 from multipert.models.posterior import (
     KNOTS,
     Experience,
@@ -156,6 +157,19 @@ class MTCell(Model):
                 width = half_width(means[1], int(self.learnt_["mean_left_out"][condition]), question.level)
                 intervals.append(np.stack([np.maximum(means[0] - width, 0), means[0] + width], axis=1))
         return Answer(predicted, np.stack(intervals) if intervals else None, tuple(notes))
+
+    def known_response(self, condition: int, context: int) -> MeanResponse:
+        """The means carried over to a context that training saw, with intervals."""
+        control: Moments = {what: self._of(what, 0, np.array([context]))[0] for what in ("mean", "variance", "share")}
+        n_cells, contexts = int(self.learnt_["cells"][0, context]), self._seen(condition)
+        if n_cells == 0:
+            unknown = np.full(len(self.metadata_.genes), np.nan)
+            return MeanResponse(unknown, unknown)
+        held_back = 1 / max(self._distance(control, n_cells, contexts), 1.0)
+        place = self.metadata_.contexts[context]
+        means, variances = self._carry("mean", control, n_cells, condition, place, None, held_back)
+        width = half_width(variances, int(self.learnt_["mean_left_out"][condition]), LEVEL)
+        return MeanResponse(control["mean"], means, width)
 
     def _carry(
         self,

@@ -10,7 +10,7 @@ from anndata import AnnData
 import multipert as mp
 from multipert.models import MODELS, Model
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 
 QUICK: dict[str, Any] = {
     "batch_size": 4,
@@ -41,6 +41,11 @@ def adata() -> AnnData:
     return mp.simulate(
         n_genes=40, contexts=("A", "B", "C"), perturbations=("alpha", "beta"), cells_per_group=12, seed=3
     )
+
+
+@pytest.fixture(scope="module")
+def data(adata: AnnData) -> mp.PerturbationData:
+    return mp.PerturbationData.from_anndata(adata, **KEYS)
 
 
 @pytest.fixture(scope="module")

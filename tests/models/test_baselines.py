@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from models.conftest import KEYS
 from multipert.data import (
     PerturbationData,
     leave_combination_out,
@@ -35,7 +36,6 @@ from multipert.models.baselines import (
 )
 from multipert.models.run_folder import read_run
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 RIDGE = 1.0
 
 

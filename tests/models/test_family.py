@@ -46,13 +46,6 @@ def adata() -> AnnData:
 
 
 @pytest.fixture(scope="module")
-def data(adata: AnnData) -> mp.PerturbationData:
-    return mp.PerturbationData.from_anndata(
-        adata, perturbation_key="condition", control="control", context_key="cell_type"
-    )
-
-
-@pytest.fixture(scope="module")
 def split(data: mp.PerturbationData) -> mp.Split:
     return mp.leave_context_out(data, "B")
 

@@ -14,6 +14,7 @@ from anndata import AnnData
 from torch import nn
 
 import multipert as mp
+from models.conftest import KEYS
 from multipert.models import MTAe
 from multipert.training import History, trainer
 
@@ -23,18 +24,6 @@ FAST: dict[str, Any] = {"epochs": 2, "hidden": (16,), "latent": 8, "batch_size":
 @pytest.fixture(scope="module")
 def adata() -> AnnData:
     return mp.simulate(n_genes=60, contexts=("A", "B", "C"), cells_per_group=20, seed=3)
-
-
-@pytest.fixture(scope="module")
-def data(adata: AnnData) -> mp.PerturbationData:
-    return mp.PerturbationData.from_anndata(
-        adata, perturbation_key="condition", control="control", context_key="cell_type"
-    )
-
-
-@pytest.fixture(scope="module")
-def controls(adata: AnnData) -> AnnData:
-    return adata[(adata.obs["condition"] == "control") & (adata.obs["cell_type"] == "B")].copy()
 
 
 @pytest.fixture(scope="module")
@@ -260,9 +249,7 @@ def test_an_unfitted_model_says_so(controls: AnnData) -> None:
 
 
 def test_a_split_of_other_data_is_refused(adata: AnnData, data: mp.PerturbationData) -> None:
-    other = mp.PerturbationData.from_anndata(
-        adata[:-1].copy(), perturbation_key="condition", control="control", context_key="cell_type"
-    )
+    other = mp.PerturbationData.from_anndata(adata[:-1].copy(), **KEYS)
     with pytest.raises(mp.InputError, match="made for other data"):
         MTAe(**FAST).fit(data, mp.leave_context_out(other, "B"))
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from models.conftest import KEYS
 from multipert import PerturbationData, evaluate, leave_context_out, simulate
 from multipert.errors import InputError, InputWarning
 from multipert.models import Model, create, load
@@ -17,8 +18,6 @@ from multipert.models.cells import LEVELS, Marginals, move, positive_quantiles
 from multipert.models.posterior import update
 from multipert.models.transfer import PRIOR, Contexts, stack, terms
 from multipert.testing import check_model
-
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 
 
 def sparse_cells(seed: int, n_cells: int = 40, n_genes: int = 30) -> csr_matrix:

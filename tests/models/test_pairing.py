@@ -10,10 +10,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import cdist, pdist
 
+from models.conftest import KEYS
 from multipert.data import PerturbationData, leave_context_out, simulate
 from multipert.models.pairing import blocks, exact_partners, pair, principal_components, slipped
-
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 
 
 def world(cells_per_group: int | tuple[int, int] = (3, 9), seed: int = 2) -> PerturbationData:
@@ -163,9 +162,7 @@ def test_components_keep_distances_and_both_ways_agree() -> None:
 def test_partners_are_of_the_same_level_of_the_covariate() -> None:
     adata = simulate(n_genes=30, contexts=("A", "B"), perturbations=("alpha",), cells_per_group=12)
     adata.obs["donor"] = np.where(np.arange(adata.n_obs) % 3 == 0, "p1", "p2")
-    data = PerturbationData.from_anndata(
-        adata, perturbation_key="condition", control="control", context_key="cell_type", covariate_key="donor"
-    )
+    data = PerturbationData.from_anndata(adata, **KEYS, covariate_key="donor")
     pairs = pair(data, everyone(data))
     np.testing.assert_array_equal(np.sort(pairs.control), data.rows(condition="control"))
     for codes in (data.context, data.covariate):

@@ -6,13 +6,12 @@ import pandas as pd
 import pytest
 
 import multipert as mp
+from models.conftest import KEYS
 
 
 @pytest.mark.slow
 def test_mtae_on_kang(kang_path: Path) -> None:
-    data = mp.PerturbationData.from_anndata(
-        kang_path, perturbation_key="condition", control="control", context_key="cell_type"
-    )
+    data = mp.PerturbationData.from_anndata(kang_path, **KEYS)
     scores = []
     for context in data.contexts:
         model = mp.models.create("mtae", seed=1).fit(data, mp.leave_context_out(data, context))

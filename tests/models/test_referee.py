@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import multipert as mp
+from models.conftest import KEYS
 from multipert.models.network_model import NetworkModel
 from multipert.training import Stage
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 GENES = 40
 Doubles = npt.NDArray[np.float64]
 Draws = dict[str, Tensor]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import multipert as mp
+from models.conftest import KEYS
 from models.plain_batches import epoch_of, first_batch
 from multipert.models.metadata import FitMetadata
 from multipert.models.pairing import pair
@@ -17,7 +18,6 @@ from multipert.models.scbutterfly import ScButterfly
 from multipert.networks import Butterfly
 from multipert.training import Batch, Shuffled, Stage, TrainerConfig, random_stream, train
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 G = 30
 FAST: dict[str, Any] = {
     "control_hidden": (12,),
@@ -33,16 +33,6 @@ FAST: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def adata() -> AnnData:
     return mp.simulate(n_genes=G, contexts=("A", "B", "C"), perturbations=("alpha", "beta"), cells_per_group=10, seed=3)
-
-
-@pytest.fixture(scope="module")
-def data(adata: AnnData) -> mp.PerturbationData:
-    return mp.PerturbationData.from_anndata(adata, **KEYS)
-
-
-@pytest.fixture(scope="module")
-def controls(adata: AnnData) -> AnnData:
-    return adata[(adata.obs["condition"] == "control") & (adata.obs["cell_type"] == "B")].copy()
 
 
 @pytest.fixture(scope="module")

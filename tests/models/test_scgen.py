@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 import multipert as mp
+from models.conftest import KEYS
 from models.plain_batches import all_of
 from multipert.models.metadata import FitMetadata
 from multipert.models.scgen import ScGen, balanced, balanced_delta, visible
@@ -17,7 +18,6 @@ from multipert.networks import VariationalAutoencoder
 from multipert.training import Shuffled
 
 FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 2}
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +25,6 @@ def adata() -> AnnData:
     return mp.simulate(
         n_genes=60, contexts=("A", "B", "C"), perturbations=("alpha", "beta"), cells_per_group=20, seed=3
     )
-
-
-@pytest.fixture(scope="module")
-def data(adata: AnnData) -> mp.PerturbationData:
-    return mp.PerturbationData.from_anndata(adata, **KEYS)
-
-
-@pytest.fixture(scope="module")
-def controls(data: mp.PerturbationData) -> AnnData:
-    return data.to_anndata(data.rows(condition="control", context="B"))
 
 
 @pytest.fixture(scope="module")

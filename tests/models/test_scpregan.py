@@ -9,6 +9,7 @@ from anndata import AnnData
 from torch import Tensor, nn
 
 import multipert as mp
+from models.conftest import KEYS
 from models.plain_batches import first_batch
 from multipert.models.metadata import FitMetadata
 from multipert.models.scpregan import ScPreGAN
@@ -16,7 +17,6 @@ from multipert.networks import CrossGenerator
 from multipert.training import Batch, SideBySide, Stage
 from multipert.training.acceleration.accelerate import stored_weight
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 FAST: dict[str, Any] = {"hidden": (12, 8), "latent": 4, "batch_size": 8, "epochs": 2, "iterations": 3}
 
 
@@ -25,16 +25,6 @@ def adata() -> AnnData:
     return mp.simulate(
         n_genes=30, contexts=("A", "B", "C"), perturbations=("alpha", "beta"), cells_per_group=10, seed=3
     )
-
-
-@pytest.fixture(scope="module")
-def data(adata: AnnData) -> mp.PerturbationData:
-    return mp.PerturbationData.from_anndata(adata, **KEYS)
-
-
-@pytest.fixture(scope="module")
-def controls(adata: AnnData) -> AnnData:
-    return adata[(adata.obs["condition"] == "control") & (adata.obs["cell_type"] == "B")].copy()
 
 
 @pytest.fixture(scope="module")

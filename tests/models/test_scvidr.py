@@ -13,6 +13,7 @@ from scipy.spatial.distance import cosine
 from sklearn.linear_model import LinearRegression, Ridge
 
 import multipert as mp
+from models.conftest import KEYS
 from multipert.models.scgen import ScGen, balanced_delta, visible
 from multipert.models.scvidr import (
     ScVIDR,
@@ -26,7 +27,6 @@ from multipert.networks import VariationalAutoencoder
 from multipert.training import Shuffled
 
 FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 10, "lr": 1e-2}
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 DOSED = {"perturbation_key": "compound", "control": "control", "context_key": "cell_type", "dose_key": "dose"}
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import multipert as mp
+from models.conftest import KEYS
 from multipert.models import MODELS, Model, NetworkModel, fit_together, fits_at_once
 from multipert.training import Member, can_be_stacked
 
@@ -51,9 +52,7 @@ def tiny(name: str, seed: int, **changes: Any) -> NetworkModel:
 def data() -> mp.PerturbationData:
     """Contexts of unequal size, so that fits differ in the length of an epoch."""
     adata = mp.simulate(n_genes=40, contexts=("A", "B", "C"), perturbations=("p", "q"), cells_per_group=(8, 30), seed=5)
-    return mp.PerturbationData.from_anndata(
-        adata, perturbation_key="condition", control="control", context_key="cell_type"
-    )
+    return mp.PerturbationData.from_anndata(adata, **KEYS)
 
 
 FITS = [("A", 1), ("B", 2), ("B", 1)]

@@ -12,7 +12,6 @@ import multipert as mp
 from multipert.models import MODELS, Model
 from multipert.models.film_model import FilmModel
 
-KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 FAMILY = [name for name, model in MODELS.items() if issubclass(model, FilmModel)]
 Tiny = Callable[..., Model]
 
@@ -22,11 +21,6 @@ def adata() -> AnnData:
     return mp.simulate(
         n_genes=40, contexts=("A", "B"), perturbations=("x", "y", "z"), combinations=("x+y", "y+z"), cells_per_group=8
     )
-
-
-@pytest.fixture(scope="module")
-def data(adata: AnnData) -> mp.PerturbationData:
-    return mp.PerturbationData.from_anndata(adata, **KEYS)
 
 
 @pytest.fixture(scope="module")

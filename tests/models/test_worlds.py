@@ -7,6 +7,7 @@ import pytest
 from anndata import AnnData
 
 import multipert as mp
+from models.conftest import KEYS
 
 pytestmark = pytest.mark.slow
 
@@ -39,9 +40,7 @@ def world(response: float) -> mp.PerturbationData:
     # Few true cells leave much noise between them: what no prediction can be held to.
     hidden = np.flatnonzero((cells.obs["cell_type"] == "B") & (cells.obs["condition"] == "p"))
     kept = np.setdiff1d(np.arange(cells.n_obs), hidden[16:])
-    return mp.PerturbationData.from_anndata(
-        cells[kept], perturbation_key="condition", control="control", context_key="cell_type"
-    )
+    return mp.PerturbationData.from_anndata(cells[kept], **KEYS)
 
 
 def predicted(name: str, data: mp.PerturbationData) -> tuple[AnnData, AnnData, AnnData]:

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from multipert.benchmark.toml_table import Table
 from multipert.data import Keys, content_of, did_you_mean, find_cells, joint_labels, read_cells, read_labels
+from multipert.data.expression import layer_names
 from multipert.data.scored_cells import read_scored_cells
 from multipert.data.suggestions import some
 from multipert.errors import InputError
@@ -79,7 +80,7 @@ class StudyPredictions:
         cells, layer = read_cells(path), self.keys.layer
         if layer is not None:
             if layer not in cells.layers:
-                raise InputError(f"{path} has no layer {layer!r}; {did_you_mean(layer, cells.layers)}")
+                raise InputError(f"{path} has no layer {layer!r}; {did_you_mean(layer, layer_names(cells))}")
             cells.X = cells.layers[layer]
         return cells
 

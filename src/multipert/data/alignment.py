@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from multipert.data.conditions import joint_labels
-from multipert.data.expression import are_whole, check_log_normalised, take_counts, take_expression
+from multipert.data.expression import are_whole, check_log_normalised, layer_names, take_counts, take_expression
 from multipert.data.files import read_cells
 from multipert.data.gene_names import match_names
 from multipert.data.keys import Keys
@@ -105,7 +105,7 @@ def read_aligned(
         position = positions(names, genes, zero_missing=missing_genes == "zero")
         X = select_genes(X, position)
         counts = given if scale is not _AS_GIVEN else None
-        if counts is None and keys.counts_layer in adata.layers:
+        if counts is None and keys.counts_layer in layer_names(adata):
             counts = take_counts(adata, keys.counts_layer)
         counts = None if counts is None else select_genes(counts, position)
         if scale is _AS_GIVEN and space.scale is not None:

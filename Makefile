@@ -8,7 +8,7 @@ DEMO ?= demo
 CASES ?= 10000
 SEED ?= 1
 
-.PHONY: demo test slow fuzz coverage compat docs lint format clean
+.PHONY: demo test slow fuzz coverage compat oldest docs lint format clean
 
 demo: .venv/demo
 	rm -rf $(DEMO)
@@ -31,6 +31,11 @@ coverage: .venv/test
 compat: .venv-compat/test
 	OMP_NUM_THREADS=1 .venv-compat/bin/pytest -n 2
 
+# The demo with the oldest release of every dependency.
+oldest: .venv-oldest/demo
+	rm -rf $(DEMO)
+	.venv-oldest/bin/multipert demo --out $(DEMO)
+
 # The site, at build/docs/index.html: its tutorials are run, and a warning is an error.
 docs: .venv/docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
@@ -46,7 +51,7 @@ format: .venv/test
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .venv-compat $(DEMO) dist build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-compat .venv-oldest $(DEMO) dist build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch comes first and pinned: any other request for it would pull gigabytes of CUDA.
 .venv/torch: constraints.txt
@@ -64,6 +69,12 @@ clean:
 
 .venv/docs: .venv/demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+.venv-oldest/demo: pyproject.toml constraints-oldest.txt
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet $(shell grep '^torch==' constraints.txt)
+	.venv-oldest/bin/pip install --quiet --constraint constraints-oldest.txt --editable .
 	touch $@
 
 .venv-compat/test: pyproject.toml

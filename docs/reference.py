@@ -173,7 +173,7 @@ def _models() -> Iterator[str]:
     yield from _table(
         ("model", "class", "what", "family"),
         [
-            (f"[{_code(m.name)}](#model-{m.name})", f"{{py:class}}`multipert.models.{m.__name__}`", m.title, m.family)
+            (f"[{_code(m.name)}](#model-{m.name})", f"{{py:class}}`~multipert.models.{m.__name__}`", m.title, m.family)
             for m in models
         ],
     )
@@ -207,22 +207,17 @@ def _metrics() -> Iterator[str]:
     members = {p.name: p.metrics() for p in PROFILES.values()}
     rows = []
     for metric in (METRICS[name] for name in METRICS.ours):
-        also = f" The same number as {_code(metric.same_as)}." if metric.same_as else ""
-        crossed = " *Taken in crossed halves.*" if metric.shares_control else ""
-        profiles = ", ".join(name for name, of in members.items() if metric.name in of)
         low, high = metric.range
-        better = {"high": "higher", "low": "lower", "one": "nearer to 1"}[metric.better]
+        better = {"high": "higher is better", "low": "lower is better", "one": "best at 1"}[metric.better]
+        said = [f"**{_cell(metric.meaning)}**", f"{better}; {low:g} to {high:g}", f"source: {_cell(metric.source)}"]
+        if metric.same_as:
+            said.append(f"the same number as {_code(metric.same_as)}")
+        if metric.shares_control:
+            said.append("taken in crossed halves")
         rows.append(
-            (
-                _code(metric.name),
-                better,
-                f"{low:g} to {high:g}",
-                f"{_cell(metric.meaning)}.{also}{crossed}",
-                profiles,
-                _cell(metric.source),
-            )
+            (_code(metric.name), "<br>".join(said), ", ".join(n for n, of in members.items() if metric.name in of))
         )
-    yield from _table(("metric", "better", "range", "meaning", "profiles", "source"), rows)
+    yield from _table(("metric", "what", "profiles"), rows)
 
 
 def _datasets() -> Iterator[str]:

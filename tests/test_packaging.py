@@ -24,6 +24,13 @@ def test_the_conda_recipe_asks_for_what_pip_does() -> None:
     assert asked == {(CONDA_CALLS.get(name, name), bound) for name, bound in wanted}
 
 
+def test_the_oldest_releases_are_those_that_pip_allows() -> None:
+    lines = (ROOT / "constraints-oldest.txt").read_text("utf-8").splitlines()
+    pins = [line.lower().removesuffix(".*").split("==") for line in lines if "==" in line]
+    allowed = {(name, bound.removeprefix(">=")) for name, bound in bounds(PROJECT["dependencies"])}
+    assert {(name, version) for name, version in pins} == {one for one in allowed if one[0] != "torch"}
+
+
 def test_versions_agree() -> None:
     for file, pattern in (
         ("CITATION.cff", r"^version: (.+)$"),

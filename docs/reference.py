@@ -214,9 +214,8 @@ def _metrics() -> Iterator[str]:
             said.append(f"the same number as {_code(metric.same_as)}")
         if metric.shares_control:
             said.append("taken in crossed halves")
-        rows.append(
-            (_code(metric.name), "<br>".join(said), ", ".join(n for n, of in members.items() if metric.name in of))
-        )
+        profiles = ", ".join(name for name, of in members.items() if metric.name in of)
+        rows.append((_code(metric.name), "<br>".join(said), profiles))
     yield from _table(("metric", "what", "profiles"), rows)
 
 

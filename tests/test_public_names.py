@@ -38,6 +38,13 @@ def test_public_modules_say_what_their_names_are(module: str) -> None:
     assert all(one.docstring and hasattr(importlib.import_module(module), one.name) for one in names)
 
 
+def test_every_page_of_the_documentation_is_in_its_tree() -> None:
+    docs = ROOT / "docs"
+    listed = set((docs / "index.md").read_text("utf-8").splitlines())
+    pages = {page.relative_to(docs).with_suffix("").as_posix() for page in docs.rglob("*.md")}
+    assert {page for page in pages if not page.startswith("reference/")} - {"index"} <= listed
+
+
 def test_scoring_is_part_of_the_public_surface() -> None:
     for name in ("evaluate", "evaluate_many", "scorecard", "bounds", "check"):
         assert callable(getattr(mp, name))

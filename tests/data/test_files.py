@@ -195,3 +195,22 @@ def test_a_name_as_long_as_may_be_can_be_written(tmp_path: Path) -> None:
 def test_a_device_is_no_file() -> None:
     with pytest.raises(InputError, match=r"/dev/zero is no file but a device"):
         read_cells("/dev/zero")
+
+
+def test_a_file_with_a_hole_in_it_is_refused_before_hdf5_loops(tmp_path: Path, cells: AnnData) -> None:
+    path = tmp_path / "cells.h5ad"
+    write_cells(cells, path)
+    content = bytearray(path.read_bytes())
+    heap = content.find(b"GCOL")
+    content[heap + 64 : heap + 1500] = bytes(1436)
+    path.write_bytes(content)
+
+    with pytest.raises(InputError, match=r"cells\.h5ad is truncated or damaged: copy or download it again"):
+        read_cells(path)
+
+
+def test_a_zarr_that_is_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "cells.zarr").write_text("no folder")
+
+    with pytest.raises(InputError, match="it is a file, name a folder, or delete it first"):
+        check_writable(tmp_path / "cells.zarr")

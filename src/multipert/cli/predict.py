@@ -77,5 +77,7 @@ def predict(
     )
     predicted.uns["multipert"]["run"] = str(run.resolve())
     write_cells(predicted, out)
+    if model.left_out_ is None or not model.left_out_.lost:  # else it was said as a note
+        print(predicted.uns["multipert"]["left_out"])
     under = names[0] if len(names) == 1 else f"each of {len(names)} perturbations"
     print(f"{predicted.n_obs // len(names):,} cells x {predicted.n_vars:,} genes under {under}; written to {out}")

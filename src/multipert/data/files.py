@@ -17,6 +17,7 @@ import anndata
 from anndata import AnnData
 
 from multipert.data.expression import check_format
+from multipert.data.hdf5_heaps import check_heaps
 from multipert.errors import InputError, is_disk_full
 
 ENDINGS = (".h5ad", ".zarr")
@@ -55,6 +56,8 @@ def read_cells(path: str | Path) -> AnnData:
         with warnings.catch_warnings():
             # Repeated cell names are allowed, and repeated gene names are refused where they matter.
             warnings.filterwarnings("ignore", message=".*names are not unique")
+            if not is_zarr:
+                check_heaps(path)
             adata = anndata.read_zarr(path) if is_zarr else anndata.read_h5ad(path)
     except InputError:
         raise

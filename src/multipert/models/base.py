@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multipert.errors import InputError
+from multipert.models.left_out import LeftOutScore
 from multipert.models.parameters import DEFAULT, NoParameters, documentation, resolve, signature
 from multipert.models.run_folder import FittedModel, ModelRecord, RunRecord, check_arrays, check_free, write_run
 from multipert.training import History, TrainerConfig
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from multipert.data import PerturbationData, PerturbationFeatures, Split
     from multipert.data.condition_vectors import ConditionVectors
+    from multipert.models.familiarity import TrainingControls
     from multipert.models.metadata import FitMetadata
     from multipert.models.run_folder import Arrays, Layout
     from multipert.training import Precision
@@ -101,6 +103,8 @@ class Model(ABC):
         Seconds the fit took, over all starts; of fits made together, its share.
     device_, precision_
         Where it was fitted, and the number format of the largest products there.
+    left_out_
+        How it did on what the split leaves out; known after a fit into a run folder, or from one.
     """
 
     name: ClassVar[str]
@@ -134,6 +138,8 @@ class Model(ABC):
     vectors_: ConditionVectors | None = None
     history_: History
     seconds_fit_: float
+    controls_: TrainingControls
+    left_out_: LeftOutScore | None = None
     device_: str = "cpu"
     precision_: str = "float32"
 
@@ -172,7 +178,8 @@ class Model(ABC):
         for asked, what in ((question.pilot, "learn from a pilot"), (question.level, "give intervals")):
             if asked is not None:
                 raise InputError(f"{self.name} cannot {what}: mtcell can")
-        return Answer(self._predict(question.X, question.groups, question.condition))
+        notes = self.controls_.notes(question.X, question.groups)
+        return Answer(self._predict(question.X, question.groups, question.condition), notes=notes)
 
     @abstractmethod
     def _arrays(self) -> Arrays:
@@ -259,6 +266,7 @@ class Model(ABC):
             self.history_ = self._learn(data, split, config, identity)
             self.seconds_fit_ = max(time.monotonic() - started, self.history_.seconds)
             if folder is not None:
+                self.left_out_ = LeftOutScore.of(self, data, split)
                 self.save(folder)
                 if tensorboard:
                     self.history_.write_tensorboard(folder / "tensorboard")
@@ -269,11 +277,13 @@ class Model(ABC):
     ) -> Mapping[str, Any]:
         """Take in what is to be learnt from; give what determines the fit, as JSON would give it back."""
         from multipert.models.described import condition_vectors, vector_digest
+        from multipert.models.familiarity import TrainingControls
         from multipert.models.metadata import FitMetadata, split_digest
 
         split.check(data)
         self.vectors_ = condition_vectors(self, features, data, split)
         self.metadata_ = FitMetadata.of(data, split, self.vectors_)
+        self.controls_ = TrainingControls.of(data, split)
         identity = {
             "model": self.name,
             "parameters": asdict(self.parameters),
@@ -415,9 +425,11 @@ class Model(ABC):
             seconds_fit=round(self.seconds_fit_, 3),
             steps=self.history_.steps,
             n_parameters=self.n_parameters,
+            left_out=self.left_out_,
         )
         model = ModelRecord(**configured, metadata=asdict(metadata))
-        fitted = FittedModel(self._arrays() | vector_arrays(self.vectors_), model, run, self.history_.table)
+        arrays = self._arrays() | vector_arrays(self.vectors_) | self.controls_.to_arrays()
+        fitted = FittedModel(arrays, model, run, self.history_.table)
         write_run(Path(folder), fitted, overwrite=overwrite)
 
     @classmethod
@@ -430,6 +442,7 @@ class Model(ABC):
             If what was saved is damaged.
         """
         from multipert.models.described import take_vectors
+        from multipert.models.familiarity import TrainingControls
         from multipert.models.metadata import FitMetadata
 
         described, run = fitted.model, fitted.run
@@ -441,7 +454,9 @@ class Model(ABC):
         model.history_ = History.from_table(fitted.history)
         model.seconds_fit_ = model.history_.seconds if run.seconds_fit is None else run.seconds_fit
         model.device_, model.precision_ = run.device or "unknown", run.precision or "unknown"
-        model.vectors_, arrays = take_vectors(fitted.arrays, model.metadata_.features)
+        model.left_out_ = run.left_out
+        model.controls_, arrays = TrainingControls.take(fitted.arrays, len(model.metadata_.genes))
+        model.vectors_, arrays = take_vectors(arrays, model.metadata_.features)
         if (layout := model._layout()) is not None:
             check_arrays(arrays, layout, unknown=cls.may_be_nan)
         model._restore(arrays)

@@ -27,6 +27,7 @@ from multipert.models.base import Answer, Model, Question
 from multipert.models.baselines import mean_shifts
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
 from multipert.models.explanation import LEVEL, MeanResponse
+from multipert.models.familiarity import relative_distance
 from multipert.models.posterior import (
     KNOTS,
     Experience,
@@ -230,24 +231,10 @@ class MTCell(Model):
         return doubts
 
     def _distance(self, control: Moments, n_cells: int, contexts: Rows) -> float:
-        """How far control cells lie from the nearest training context, in units of how far they may be expected to.
-
-        Distances between mean profiles, their sampling noise taken off. Expected is the largest distance among the
-        training contexts, ``1 + 2 / (n - 1)`` times for n of them, since few say little of how far contexts can lie
-        apart. 0 where there are not two.
-        """
-        if len(contexts) < 2:
-            return 0.0
+        """How far control cells lie from the nearest training context (see :func:`.familiarity.relative_distance`)."""
         known = self._contexts("mean", 0, contexts)
-
-        def squares(profile: Doubles, noise: Doubles) -> Doubles:
-            apart: Doubles = ((known.control - profile) ** 2 - known.control_noise - noise).sum(axis=1)
-            return np.maximum(apart, 0)
-
-        among = max(squares(*one).max() for one in zip(known.control, known.control_noise, strict=True))
-        nearest = squares(control["mean"], _noise(control, "mean", n_cells)).min()
-        expected = (1 + 2 / (len(contexts) - 1)) * np.sqrt(among)
-        return float(np.sqrt(nearest) / expected) if expected > 0 else 0.0
+        noise = _noise(control, "mean", n_cells)
+        return relative_distance(control["mean"], noise, known.control, known.control_noise)
 
     def _marginals(self, control: Moments, mean: Doubles, share: Doubles, condition: int, contexts: Rows) -> Marginals:
         """What the cells of a context shall have, gene by gene, given mean and share."""

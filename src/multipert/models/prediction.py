@@ -67,6 +67,8 @@ def predict(
                 under[of] = keep(given.X[of], under[of].mean(axis=0, dtype=np.float64), rng)
 
     notes = list(dict.fromkeys(note for answer in answers for note in answer.notes))
+    if model.left_out_ is not None and model.left_out_.lost:
+        notes.insert(0, str(model.left_out_))
     if notes:
         more = f" (and {len(notes) - 1} notes more in uns['multipert']['warnings'])" if len(notes) > 1 else ""
         warnings.warn(notes[0] + more, InputWarning, stacklevel=3)
@@ -112,11 +114,20 @@ def _provenance(model: Model, cells: AlignedCells, names: Sequence[str], notes: 
         "version": importlib.metadata.version("multipert"),
         "data_fingerprint": model.metadata_.fingerprint,
         "held_out": model.metadata_.rule.label or "",
+        "left_out": says_of_left_out(model),
         "perturbations": np.array(names, dtype=object),
         "genes_filled": np.array(cells.filled, dtype=object),
         "scale": cells.scale,
         "warnings": np.array([*cells.notes, *notes], dtype=object),
     }
+
+
+def says_of_left_out(model: Model) -> str:
+    """How the model did on what its run left out, or that this is not known."""
+    if model.left_out_ is not None:
+        return str(model.left_out_)
+    why = "nothing was left out of training" if model.metadata_.rule.label is None else "its run was not scored"
+    return f"how far this model is right about a new context is not known: {why}"
 
 
 def _add_intervals(predicted: AnnData, names: Sequence[str], answers: Sequence[Answer], given: AlignedCells) -> None:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from multipert.errors import InputError, is_disk_full
+from multipert.models.left_out import LeftOutScore
 from multipert.training import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class RunRecord(Configured):
         Where it was trained, and the number format of the largest products.
     seconds_fit, steps, n_parameters
         How long it took, in how many steps, and how many numbers training moved.
+    left_out
+        How it did on what it left out.
     """
 
     held_out: str | None
@@ -92,6 +95,7 @@ class RunRecord(Configured):
     seconds_fit: float | None = None
     steps: int | None = None
     n_parameters: int | None = None
+    left_out: LeftOutScore | None = None
 
 
 @dataclass(frozen=True)

@@ -231,8 +231,8 @@ class Comparison:
 
     @cached_property
     def welch_predicted(self) -> Floats:
-        """Welch t of each gene, predicted against their control cells."""
-        return welch_scores(self.predicted, self._origin)
+        """Welch t of each gene, predicted against the control cells of the true ones: as the study has it."""
+        return welch_scores(self.predicted, self.control)
 
     @cached_property
     def wilcoxon_truth(self) -> Floats:

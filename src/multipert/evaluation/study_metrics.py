@@ -36,7 +36,11 @@ ZERO = 1e-9
     group=BASELINE_METRICS,
 )
 def degs(comparison: Comparison) -> float:
-    """Genes that two lists share: the top 100 by Welch t against control, of true and of predicted cells."""
+    """Genes that two lists share: the top 100 by Welch t against control, of true and of predicted cells.
+
+    Both lists are against the same control cells, as published, whose noise therefore counts as agreement; in floors
+    and ceilings too, so that they can be compared with scores.
+    """
     true, predicted = (order_by_score(t)[:100] for t in (comparison.welch_truth, comparison.welch_predicted))
     return float(len(np.intersect1d(true, predicted)))
 

@@ -28,7 +28,13 @@ _WHOLE_WITHIN = 0.005  # one number in a hundred lies so near to a whole one by 
 
 
 def take_expression(
-    adata: AnnData, layer: str | None, *, own: bool = False, dense: bool = False, below_zero: float = 0.0
+    adata: AnnData,
+    layer: str | None,
+    *,
+    own: bool = False,
+    borrow: bool = False,
+    dense: bool = False,
+    below_zero: float = 0.0,
 ) -> Matrix:
     """Take the expression out of an AnnData, whatever it is kept in, in one canonical form.
 
@@ -40,6 +46,8 @@ def take_expression(
         The layer to take in place of ``X``.
     own
         Whether nobody else uses ``adata``: its expression then need not be copied, which spares as much memory.
+    borrow
+        Whether it is only read and soon let go: it is then not copied where it is in canonical form already.
     dense
         Whether a dense array stays dense.
     below_zero
@@ -64,7 +72,7 @@ def take_expression(
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise InputError(f"X is empty: name the layer that holds expression; {did_you_mean('', layer_names(adata))}")
-    X = _canonical(matrix, own, dense)
+    X = _canonical(matrix, own, dense, borrow=borrow)
     _check_values(X, adata.obs_names, adata.var_names, below_zero)
     if below_zero > 0 and (values := stored_values(X)).size and values.min() < 0:
         X = np.maximum(X, 0) if not is_sparse(X) else X.maximum(0).tocsr()
@@ -197,7 +205,7 @@ def _transformed(X: Matrix) -> Literal["never", "once", "twice"] | None:
     return None
 
 
-def _canonical(matrix: Any, own: bool, dense: bool) -> Matrix:
+def _canonical(matrix: Any, own: bool, dense: bool, *, borrow: bool = False) -> Matrix:
     if hasattr(matrix, "to_memory"):  # sparse and backed by a file
         matrix = matrix.to_memory()
     elif not sparse.issparse(matrix):
@@ -207,8 +215,10 @@ def _canonical(matrix: Any, own: bool, dense: bool) -> Matrix:
     check_format(matrix)
     if matrix.dtype.kind not in "fiub":
         raise InputError(f"the expression is of type {matrix.dtype}, not numbers: convert it to float32")
-    # What follows works in place, and the caller's matrix is the caller's: copy where conversion does not.
     shared = not own and getattr(matrix, "format", None) == "csr"
+    if borrow and shared and matrix.dtype == np.float32 and matrix.has_canonical_format and matrix.data.all():
+        return matrix
+    # What follows works in place, and the caller's matrix is the caller's: copy where conversion does not.
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused by name
         if dense and not sparse.issparse(matrix):
             return np.ascontiguousarray(matrix, dtype=np.float32)

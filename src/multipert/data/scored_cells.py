@@ -155,8 +155,11 @@ def _rows(X: Matrix, rows: slice) -> Matrix:
     if not is_sparse(X):
         return X[rows]
     stored = slice(X.indptr[rows.start], X.indptr[rows.stop])
-    parts = (X.data[stored], X.indices[stored], X.indptr[rows.start : rows.stop + 1] - stored.start)
-    return sparse.csr_array(parts, shape=(rows.stop - rows.start, X.shape[1]))
+    # Not by way of the constructor, which would look through all that was looked through before.
+    part = sparse.csr_array((rows.stop - rows.start, X.shape[1]), dtype=X.dtype)
+    part.data, part.indices = X.data[stored], X.indices[stored]
+    part.indptr = X.indptr[rows.start : rows.stop + 1] - stored.start
+    return part
 
 
 def check_same_perturbations(true: Iterable[str], predicted: Iterable[str], role: Role = "predicted") -> None:
@@ -343,7 +346,7 @@ def _read(
             X: Matrix = take_counts(adata, _layer_of_counts(adata, counts_layer), own=path is not None)
         else:
             below_zero = ROUNDING_BELOW_ZERO if role in ("predicted", "mean_response") else 0.0
-            X = take_expression(adata, None, own=path is not None, dense=True, below_zero=below_zero)
+            X = take_expression(adata, None, own=path is not None, borrow=True, dense=True, below_zero=below_zero)
             check_log_normalised(X)
         X = sparse.csr_array(X) if is_sparse(X) else X
         labels = perturbation if key is None else _labels(adata.obs, key)

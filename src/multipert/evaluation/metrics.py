@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from math import inf, nan
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from multipert.data.expression import Floats, Integers
 from multipert.evaluation import distances
@@ -309,12 +310,14 @@ def discrimination(comparisons: Sequence[Comparison]) -> Floats:
     """
     if len(comparisons) < 2:
         return np.full(len(comparisons), nan)
-    true = np.stack([comparison.truth.mean for comparison in comparisons])
-    scores = np.empty(len(comparisons))
-    for i, comparison in enumerate(comparisons):
-        gaps = np.linalg.norm(true - comparison.predicted.mean, axis=1)
-        rank = np.sum(gaps < gaps[i]) + (np.sum(gaps == gaps[i]) - 1) / 2
-        scores[i] = 1 - rank / (len(comparisons) - 1)
+    true, predicted = (
+        np.stack([population.mean for population in populations])
+        for populations in zip(*((one.truth, one.predicted) for one in comparisons), strict=True)
+    )
+    gaps = cdist(predicted, true)
+    own = np.diag(gaps)[:, None]
+    ranks = (gaps < own).sum(axis=1) + ((gaps == own).sum(axis=1) - 1) / 2
+    scores: Floats = 1 - ranks / (len(comparisons) - 1)
     return scores
 
 

@@ -56,6 +56,11 @@ class Population:
         return f"Population({self.n_cells} cells x {self.n_genes} genes, {kind})"
 
     @cached_property
+    def places(self) -> dict[object, int]:
+        """Every name of a cell, once, numbered in the order of the cells."""
+        return {name: place for place, name in enumerate(dict.fromkeys(() if self.names is None else self.names))}
+
+    @cached_property
     def mean(self) -> Floats:
         """Mean of each gene, shape (genes,)."""
         return self._sum(lambda values: values) / self.n_cells
@@ -177,13 +182,13 @@ class Comparison:
             return self.parts
         if self.control.names is None or self.predicted.names is None:
             return (self,)
-        known = self.control.names.unique()
+        known = self.control.places
         place = _origins(self.predicted.names, known)
         if len(known) < 2 or (place < 0).all():
             return (self,)
         in_first = np.zeros(len(known), dtype=bool)
         in_first[np.random.default_rng(self.seed).permutation(len(known))[: len(known) // 2]] = True
-        control_half = in_first[known.get_indexer(self.control.names)]
+        control_half = in_first[[known[name] for name in self.control.names]]
         # A predicted cell of another name shares its noise with neither half.
         halves = [(control_half, (place < 0) | ~in_first[place]), (~control_half, (place < 0) | in_first[place])]
         return tuple(
@@ -272,16 +277,16 @@ class Comparison:
         return self.truth.resampled_means(), self.predicted.resampled_means()
 
 
-def _origins(names: pd.Index, known: pd.Index) -> Integers:
+def _origins(names: pd.Index, known: Mapping[object, int]) -> Integers:
     """Find each name, or a part of it before a hyphen, among the known ones: its place there, or -1."""
-    place: Integers = known.get_indexer(names).astype(np.int64)
-    positions = {str(name): position for position, name in enumerate(known)}
-    for row in np.flatnonzero(place < 0):
-        name = str(names[int(row)])
-        while "-" in name and place[row] < 0:
+    found = []
+    for name in names.tolist():
+        place = known.get(name, -1)
+        while place < 0 and isinstance(name, str) and "-" in name:
             name = name.rpartition("-")[0]
-            place[row] = positions.get(name, -1)
-    return place
+            place = known.get(name, -1)
+        found.append(place)
+    return np.array(found, dtype=np.int64)
 
 
 def read_comparisons(

@@ -14,6 +14,7 @@ import itertools
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -37,7 +38,13 @@ KEYS = {
         "counts_layer": "counts",
     },
 }
-WORLD = {"n_genes": 500, "cells_per_group": 100, "response": 2.0, "context_specific": 0.5, "counts_per_gene": 1.0}
+WORLD: dict[str, Any] = {
+    "n_genes": 500,
+    "cells_per_group": 100,
+    "response": 2.0,
+    "context_specific": 0.5,
+    "counts_per_gene": 1.0,
+}
 """The simulated data: ten perturbations in four contexts, whose counts are known."""
 
 

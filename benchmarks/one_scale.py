@@ -33,7 +33,7 @@ def main() -> None:
             truth = data.to_anndata(data.rows(condition=perturbation, context=context))
 
             def score(predicted: object, truth: object = truth, control: object = control) -> "pd.Series[float]":
-                return evaluate(control=control, truth=truth, predicted=predicted, metrics=METRICS)  # type: ignore[arg-type]
+                return evaluate(control=control, truth=truth, predicted=predicted, metrics=METRICS)
 
             unchanged = score(control)
             for name, model in models.items():

@@ -343,11 +343,8 @@ def summarise(calibration: pd.DataFrame) -> pd.DataFrame:
     wins = by_metric["wins"]
     table = pd.DataFrame({"drf": by_metric["drf"].mean(), "bds": wins.mean()})
     table["can_tell"] = (table["drf"] >= LEAST_DRF) & (table["bds"] >= LEAST_BDS)
-    known, number = wins.count(), wins.size()
-    table["note"] = [
-        _note(row["drf"], row["bds"], bool(row["can_tell"]), int(known[name]), int(number[name]))
-        for name, row in table.iterrows()
-    ]
+    columns = (table["drf"], table["bds"], table["can_tell"], wins.count(), wins.size())
+    table["note"] = [_note(*row) for row in zip(*columns, strict=True)]
     return table
 
 

@@ -45,6 +45,8 @@ autodoc_class_signature = "mixed"
 python_maximum_signature_line_length = 88
 
 html_theme = "sphinx_book_theme"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_title = f"multipert {version}"
 html_theme_options = {
     "show_toc_level": 2,

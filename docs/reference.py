@@ -158,9 +158,7 @@ def _command(command: Any, path: str, level: int) -> Iterator[str]:
     usage = " ".join([path, *command.collect_usage_pieces(context)])
     yield from (f"{'#' * level} {path}", "", "```text", usage, "```", "", command.help or "", "")
     records = [p.get_help_record(context) for p in command.params]
-    rows = [(_code(option), _cell(said)) for option, said in filter(None, records)]
-    if rows:
-        yield from _table(("option", "what"), rows)
+    yield from _definitions((option, _cell(said)) for option, said in filter(None, records))
     for name, child in getattr(command, "commands", {}).items():
         yield from _command(child, f"{path} {name}", min(level + 1, 3))
 
@@ -209,14 +207,14 @@ def _metrics() -> Iterator[str]:
     for metric in (METRICS[name] for name in METRICS.ours):
         low, high = metric.range
         better = {"high": "higher is better", "low": "lower is better", "one": "best at 1"}[metric.better]
-        said = [f"**{_cell(metric.meaning)}**", f"{better}; {low:g} to {high:g}", f"source: {_cell(metric.source)}"]
+        said = [_cell(metric.meaning), f"{better}, from {low:g} to {high:g}", f"source: {_cell(metric.source)}"]
         if metric.same_as:
             said.append(f"the same number as {_code(metric.same_as)}")
         if metric.shares_control:
             said.append("taken in crossed halves")
         profiles = ", ".join(name for name, of in members.items() if metric.name in of)
-        rows.append((_code(metric.name), "<br>".join(said), profiles))
-    yield from _table(("metric", "what", "profiles"), rows)
+        rows.append((metric.name, "; ".join([*said, f"profiles: {profiles}" if profiles else "in no profile"]) + "."))
+    yield from _definitions(rows)
 
 
 def _datasets() -> Iterator[str]:
@@ -234,6 +232,11 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[s
     yield from (f"| {' | '.join(head)} |", f"|{'---|' * len(head)}")
     yield from (f"| {' | '.join(row)} |" for row in rows)
     yield ""
+
+
+def _definitions(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for term, said in rows:
+        yield from (_code(term), f": {said}", "")
 
 
 def _cell(text: str) -> str:

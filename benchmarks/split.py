@@ -7,6 +7,7 @@ score of a (context, perturbation), a *trial*.
 python -m benchmarks.split                                      # edist, all data sets, baselines and mtcell
 python -m benchmarks.split --data kang_subset --metrics all     # all metrics
 python -m benchmarks.split --data mcfaline_subset --trials      # each trial against no change, with its noise
+python -m benchmarks.split --data kang_subset --models mtae mtcell --cells model keep   # means put on control cells
 
 Printed are means over trials; and, against every other model, the mean difference of mtcell with its standard error
 over contexts. With ``--trials`` each trial has the difference of mtcell to no change, and its noise: half the root mean
@@ -14,6 +15,7 @@ square difference between disjoint halves of the true cells (each with another h
 """
 
 import argparse
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -90,30 +92,29 @@ def trials(
     seeds: int,
     halvings: int,
     *,
+    cells: Sequence[str] = ("model",),
+    hold_out: Sequence[str] | None = None,
     halve_truth: bool = False,
 ) -> pd.DataFrame:
     """Score every trial: a row for each model, context, perturbation, seed, halving and way round."""
     found = []
-    for context in data.contexts:
+    for context in hold_out or data.contexts:
         rows = {name: data.rows(condition=name, context=context) for name in data.conditions}
-        cells = {name: data.to_anndata(members) for name, members in rows.items() if len(members) > 3}
-        control = cells.pop(data.control, None)
-        if control is None or not cells:
+        true = {name: data.to_anndata(members) for name, members in rows.items() if len(members) > 3}
+        control = true.pop(data.control, None)
+        if control is None or not true:
             continue
         split = mp.leave_context_out(data, context)
         for name in models:
             for seed in range(1, seeds + 1):
                 model = mp.models.create(name, seed=seed).fit(data, split)
-                for halving in range(halvings):
+                for halving, kind in itertools.product(range(halvings), cells):
                     for way, (given, kept) in enumerate(crossed(control, halving)):
-                        truth = {p: halves(true, halving)[way] if halve_truth else true for p, true in cells.items()}
-                        scores = mp.evaluate_many(
-                            control=kept,
-                            truth=truth,
-                            predicted={perturbation: model.predict(given, perturbation) for perturbation in truth},
-                            metrics=metrics,
-                        )
-                        where = {"model": name, "context": context, "seed": seed, "halving": halving, "way": way}
+                        truth = {p: halves(one, halving)[way] if halve_truth else one for p, one in true.items()}
+                        predicted = {p: model.predict(given, p, cells=kind) for p in truth}
+                        scores = mp.evaluate_many(control=kept, truth=truth, predicted=predicted, metrics=metrics)
+                        label = name if kind == "model" else f"{name}, cells kept"
+                        where = {"model": label, "context": context, "seed": seed, "halving": halving, "way": way}
                         found.append(scores.reset_index().assign(**where))
     return pd.concat(found, ignore_index=True)
 
@@ -155,6 +156,8 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), metavar="NAME")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--metrics", nargs="+", default=["edist"], help="names, or all")
+    parser.add_argument("--hold-out", nargs="+", help="contexts; all by default")
+    parser.add_argument("--cells", nargs="+", default=["model"], choices=("model", "keep"), help="see Model.predict")
     parser.add_argument("--halvings", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--trials", action="store_true", help="each trial against no change")
@@ -172,7 +175,15 @@ def main() -> None:
                 print(found.to_string())
                 print(f"beyond twice the noise: {(found['in noises'] > 2).sum()} worse, of {len(found)} trials")
                 continue
-            table = trials(data, options.models, metrics, options.seeds, options.halvings)
+            table = trials(
+                data,
+                options.models,
+                metrics,
+                options.seeds,
+                options.halvings,
+                cells=options.cells,
+                hold_out=options.hold_out,
+            )
             every.append(table.assign(data=name))
             print(means(table).T.to_string())
             if MODEL in options.models and "edist" in table:

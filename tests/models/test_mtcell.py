@@ -15,6 +15,7 @@ from multipert import PerturbationData, evaluate, leave_context_out, simulate
 from multipert.errors import InputError, InputWarning
 from multipert.models import Model, create, load
 from multipert.models.cells import LEVELS, Marginals, move, positive_quantiles
+from multipert.models.correction import correct, features
 from multipert.models.posterior import update
 from multipert.models.transfer import PRIOR, Contexts, stack, terms
 from multipert.testing import check_model
@@ -376,3 +377,28 @@ class TestTheModel:
         truth = data.to_anndata(data.rows(condition="beta", context="A")).X.mean(axis=0)
         error = np.linalg.norm(predicted.X.mean(axis=0) - truth) / np.linalg.norm(controls.X.mean(axis=0) - truth)
         assert error < 0.8
+
+
+class TestTheCorrection:
+    def test_what_every_context_shows_is_added(self) -> None:
+        # Genes of low control level respond, the others do not: no weighted mean of shifts can say so.
+        rng = np.random.default_rng(5)
+        control = rng.uniform(0.2, 2, (6, 3000))
+        shared = rng.normal(0, 0.3, 3000)
+        perturbed = control + 2 + np.where(control < 1, shared + 0.5, 0) + rng.normal(0, 0.05, control.shape)
+        everywhere = Contexts(control, perturbed, np.full(control.shape, 1e-4), np.full(control.shape, 1e-4))
+        others, target, truth = everywhere.without(0), control[0], perturbed[0] - control[0]
+        coefficients = stack([others])
+        guessed = terms(target, everywhere.control_noise[0], others)
+        missed = truth - guessed @ coefficients
+        left = missed - correct([others], coefficients)(features(target, guessed, coefficients, others))
+        assert (left**2).sum() < 0.8 * (missed**2).sum()
+
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_few_contexts_show_nothing(self, n: int) -> None:
+        contexts = random_contexts(6, n, effect=1.0)
+        assert (correct([contexts], stack([contexts]))(np.ones((4, 20))) == 0).all()
+
+    def test_genes_that_nothing_moves_do_not_break_it(self) -> None:
+        silent = Contexts(*(np.zeros((4, 10)) for _ in range(4)))
+        assert (correct([silent], stack([silent])).values == 0).all()

@@ -1,7 +1,8 @@
 """mtcell: the mean of each gene by stacking what other contexts did, and cells that keep being the cells they were.
 
 1. **Mean.** The mean shift of each gene in a new context is a sum of a few guesses made from the training contexts;
-   their coefficients are chosen by predicting each training context from the others (:mod:`.transfer`).
+   their coefficients are chosen by predicting each training context from the others (:mod:`.transfer`). What is missed
+   there in the same way everywhere is added (:mod:`.correction`).
 2. **Share.** The share of cells that express each gene is predicted the same way. From the errors made with left-out
    contexts come intervals, and the prior that a pilot of a few perturbed cells updates (:mod:`.posterior`).
 3. **Marginal.** Positive values keep the distribution that they have in the control cells, stretched as it was in the
@@ -26,6 +27,7 @@ from multipert.errors import InputError
 from multipert.models.base import Answer, Model, Question
 from multipert.models.baselines import mean_shifts
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
+from multipert.models.correction import DEPTH, Trees, correct, features
 from multipert.models.explanation import LEVEL, MeanResponse
 from multipert.models.familiarity import relative_distance
 from multipert.models.posterior import (
@@ -72,14 +74,15 @@ class MTCell(Model):
     loss = "squared error of the mean shifts of left-out training contexts"
 
     predicts_unseen = True
+    learns_from_pilot = True
     may_be_nan = ("quantiles",)
 
     learnt_: Arrays
 
     @property
     def n_parameters(self) -> int:
-        """How many coefficients were chosen."""
-        return self.learnt_["mean_terms"].size + self.learnt_["share_terms"].size
+        """How many coefficients were chosen, and answers of trees."""
+        return sum(self.learnt_[f"{what}_{name}"].size for what in ("mean", "share") for name in ("terms", "values"))
 
     def _learn(
         self, data: PerturbationData, split: Split, config: TrainerConfig, identity: Mapping[str, Any]
@@ -92,6 +95,8 @@ class MTCell(Model):
             known = {1 + i: self._contexts(what, 1 + i, contexts) for i, contexts in enumerate(seen) if len(contexts)}
             real = [contexts for c, contexts in known.items() if c not in self.learnt_["unseen"]]
             coefficients = self.learnt_[f"{what}_terms"] = stack(real)
+            trees = correct(real, coefficients)
+            self.learnt_ |= {f"{what}_{name}": values for name, values in vars(trees).items()}
             shown = [leave_out(known[c], coefficients) if c in known else None for c in range(len(data.conditions))]
             self.learnt_ |= _as_arrays(what, shown, len(data.genes))
         return History()
@@ -194,7 +199,8 @@ class MTCell(Model):
             others = everywhere.of(~own)
             experience, coefficients = self._experience(what, condition), self.learnt_[f"{what}_terms"]
             guessed = terms(control[what], noise, others)
-            response = held_back * experience.trust * (guessed @ (coefficients * ~OF_NOISE))
+            missed = self._trees(what)(features(control[what], guessed, coefficients, others))
+            response = held_back * experience.trust * (guessed @ (coefficients * ~OF_NOISE) + missed)
             corrected = np.maximum(control[what] + response + guessed @ (coefficients * OF_NOISE), 0)
             shift = corrected - control[what]
             variances = variance(expected_squares(response, control[what], noise, others), experience)
@@ -272,6 +278,9 @@ class MTCell(Model):
         kept = {name: self.learnt_[f"{what}_{name}"][condition] for name in EXPERIENCE}
         return Experience(int(kept.pop("left_out")), *kept.values())
 
+    def _trees(self, what: str) -> Trees:
+        return Trees(*(self.learnt_[f"{what}_{name}"] for name in Trees.__dataclass_fields__))
+
     def _arrays(self) -> Arrays:
         return self.learnt_
 
@@ -282,6 +291,11 @@ class MTCell(Model):
         shape = len(self.metadata_.conditions), len(self.metadata_.contexts), len(self.metadata_.genes)
         by_gene: Layout = dict.fromkeys(("mean", "variance", "share"), (shape, "f"))
         coefficients: Layout = {f"{what}_terms": ((None,), "f") for what in ("mean", "share")}
+        trees: Layout = {
+            f"{what}_{name}": ((None, size), kind)
+            for what in ("mean", "share")
+            for name, size, kind in (("features", DEPTH, "i"), ("thresholds", DEPTH, "f"), ("values", 2**DEPTH, "f"))
+        }
         n_conditions, _, n_genes = shape
         shown: Layout = {
             f"{what}_{name}": (
@@ -297,6 +311,7 @@ class MTCell(Model):
         return {
             **by_gene,
             **shown,
+            **trees,
             "quantiles": ((*shape, len(LEVELS)), "f"),
             "cells": (shape[:2], "i"),
             "unseen": ((None,), "i"),

@@ -1,0 +1,106 @@
+"""What each part of mtcell's mean step is worth.
+
+python -m benchmarks.ablation
+
+Every context is left out in turn and its mean predicted from the others. Printed is the squared error over that of no
+change, sampling noise of the truth taken off both, summed over contexts and perturbations: for the baseline ``linear``,
+for all parts, without the correction by trees, and without that and some of the terms too.
+"""
+
+import argparse
+from collections.abc import Sequence
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+import multipert as mp
+from benchmarks.split import DATA
+from multipert.models import correction, transfer
+from multipert.models.mtcell import MTCell
+from multipert.models.transfer import PRIOR, Contexts, ridge_weights, terms
+from multipert.process import own_process
+
+Doubles = npt.NDArray[np.float64]
+LEFT_OUT = {
+    "correction": (),
+    "similar, nearest": ("similar", "nearest"),
+    "linear": ("linear", "linear, light penalty"),
+    "strong": ("strong",),
+    "proportional": ("proportional", "common level", "falls in proportion"),
+    "floor": ("floor",),
+    "unlike others": ("unlike others",),
+    "control noise": ("control noise", "control noise, all contexts"),
+}
+
+
+def contexts_of(data: mp.PerturbationData) -> list[Contexts]:
+    """What is known of each perturbation that two contexts or more were seen with."""
+    model = MTCell().fit(data)
+    seen = [(c, model._seen(c)) for c in range(1, len(data.conditions))]
+    return [model._contexts("mean", condition, contexts) for condition, contexts in seen if len(contexts) > 1]
+
+
+def error(everywhere: Sequence[Contexts], missing: Sequence[str], *, corrected: bool) -> float:
+    """Relative squared error without some of the terms."""
+    kept = np.array([name not in missing for name in PRIOR])
+
+    def some(control: Doubles, noise: Doubles, others: Contexts) -> Doubles:
+        return terms(control, noise, others) * kept
+
+    missed = response = 0.0
+    with patch.object(transfer, "terms", some), patch.object(correction, "terms", some):
+        for left_out in range(max(map(len, everywhere))):
+            training = [contexts.without(left_out) for contexts in everywhere]
+            coefficients = transfer.stack(training)
+            trees = correction.correct(training, coefficients) if corrected else correction.Trees.none()
+            for contexts, others in zip(everywhere, training, strict=True):
+                if left_out >= len(contexts):
+                    continue
+                control = contexts.control[left_out]
+                guessed = some(control, contexts.control_noise[left_out], others)
+                found = guessed @ coefficients + trees(correction.features(control, guessed, coefficients, others))
+                missed += _missed(found, contexts, left_out)
+                response += _missed(np.zeros_like(found), contexts, left_out)
+    return missed / response
+
+
+def linear(everywhere: Sequence[Contexts]) -> float:
+    """Relative squared error of ridge regression from control profile to shift."""
+    missed = response = 0.0
+    for contexts in everywhere:
+        for left_out in range(len(contexts)):
+            others = contexts.without(left_out)
+            weights = ridge_weights(contexts.control[left_out], others.control, 1.0)
+            missed += _missed(weights @ (others.perturbed - others.control), contexts, left_out)
+            response += _missed(np.zeros(others.control.shape[1]), contexts, left_out)
+    return missed / response
+
+
+def _missed(shift: Doubles, contexts: Contexts, left_out: int) -> float:
+    """Squared error of a predicted shift, less the sampling noise of the truth."""
+    control, perturbed = contexts.control[left_out], contexts.perturbed[left_out]
+    reached = np.maximum(control + shift, 0)
+    return float(((reached - perturbed) ** 2).sum() - contexts.perturbed_noise[left_out].sum())
+
+
+def main() -> None:
+    """Print the table."""
+    own_process()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), metavar="NAME")
+    options = parser.parse_args()
+    rows = {}
+    for name in options.data:
+        everywhere = contexts_of(DATA[name]())
+        found = {"linear": linear(everywhere), "all": error(everywhere, (), corrected=True)}
+        without = {f"- {what}": error(everywhere, names, corrected=False) for what, names in LEFT_OUT.items()}
+        rows[name] = found | without
+        print(f"{name}: {found['all']:.3f}", flush=True)
+    with pd.option_context("display.width", 200, "display.max_columns", 40):
+        print(pd.DataFrame(rows).round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,9 @@ from multipert.models import Model, create
 CURVE_ROWS = 100
 """Rows of a training curve that are kept."""
 
+PILOTS = (0, 5, 10, 20, 50)
+"""Cells of the pilots that a model which learns from them is told of; at most half of the true cells."""
+
 MAP_CELLS = 2000
 """Cells on the map of a data set."""
 
@@ -159,6 +162,7 @@ class HeldOutCells:
             steps=model.history_.steps,
             threads=torch.get_num_threads(),
             history=_thinned(model.history_.table),
+            pilots=self._pilots(model) if model.learns_from_pilot else {},
         )
         return self.score(predicted, trial)
 
@@ -186,6 +190,21 @@ class HeldOutCells:
             counted = evaluate_counts(**cells, counts_layer=self.counts_layer)
             scores, notes = scores.join(counted).assign(**{COMBINED: np.nan}), notes | counted.attrs["notes"]
         return scores, notes
+
+    def _pilots(self, model: Model) -> dict[str, Scores]:
+        """Score predictions by a model that was told of some true cells, with the others; by their number."""
+        shuffled = {
+            name: cells[np.random.default_rng(0).permutation(cells.n_obs)].copy() for name, cells in self.truth.items()
+        }
+        sizes = [size for size in PILOTS if size <= min(cells.n_obs for cells in shuffled.values()) // 2]
+        rest = {name: cells[sizes[-1] :].copy() for name, cells in shuffled.items()}
+        found = {}
+        for size in sizes:
+            pilots = {name: cells[:size].copy() if size else None for name, cells in shuffled.items()}
+            predicted = {name: model.predict(self.control, name, pilot=pilot) for name, pilot in pilots.items()}
+            scores = evaluate_many(control=self.control, truth=rest, predicted=predicted, metrics=self.metrics)
+            found[str(size)] = _scores(scores)
+        return found
 
 
 def overview(data: PerturbationData, dataset: str) -> Overview:

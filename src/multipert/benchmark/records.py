@@ -226,6 +226,9 @@ class TrialResult:
         Of the arithmetic.
     history
         The training curve thinned to at most 100 rows: columns by name.
+    pilots
+        Of a model that learns from pilots, by the number of cells of a pilot (``"0"``, ``"5"``, ...): scores with the
+        true cells that are in none.
     profiles
         What the predicted cells of each perturbation look like.
     """
@@ -248,6 +251,7 @@ class TrialResult:
     steps: int = 0
     threads: int = 1
     history: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    pilots: Mapping[str, Scores] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -272,7 +276,9 @@ def read_record(path: Path, kind: type[R]) -> R | None:
     """Read a record; none where there is none, or it is no whole one."""
     try:
         content = json.loads(path.read_text("utf-8"))
-        found: dict[str, Any] = {one.name: content[one.name] for one in fields(kind) if one.name != "profiles"}
+        # What a record of an earlier version says nothing of has its default, or the record is no whole one.
+        named = [one.name for one in fields(kind) if one.name != "profiles" and one.name in content]
+        found: dict[str, Any] = {name: content[name] for name in named}
         if kind is not Overview and content.get("status") != "failed":
             found["profiles"] = StoredProfiles(path.with_suffix(".npz"))
             if not found["profiles"].whole:

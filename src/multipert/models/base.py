@@ -125,6 +125,8 @@ class Model(ABC):
     """Whether it can predict a perturbation that training saw no cell of, without features."""
     takes_features: ClassVar[bool] = False
     """Whether it can be told what perturbations are."""
+    learns_from_pilot: ClassVar[bool] = False
+    """Whether a pilot tells it anything: a few perturbed cells of the context that is predicted."""
     loss: ClassVar[str] = "none: nothing is trained"
     """One line: what training minimises."""
     may_be_nan: ClassVar[tuple[str, ...]] = ()

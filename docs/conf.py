@@ -29,6 +29,7 @@ templates_path: list[str] = []
 # Pages in Markdown; those with code cells are run, and what they print and draw is what the reader sees.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # they make one dash of the two of an option
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE.parent / "build" / "notebooks")
 nb_execution_raise_on_error = True

@@ -168,23 +168,25 @@ def _models() -> Iterator[str]:
 
     models = [MODELS[name] for name in MODELS.ours]
     yield from ("# Models", "", "What `multipert models` and `multipert models NAME` print.", "")
-    yield from _table(
-        ("model", "class", "what", "family"),
-        [
-            (f"[{_code(m.name)}](#model-{m.name})", f"{{py:class}}`~multipert.models.{m.__name__}`", m.title, m.family)
-            for m in models
-        ],
-    )
     for model in models:
-        yield from (f"(model-{model.name})=", f"## {model.name}", "", f"{_cell(model.title).capitalize()}.", "")
+        yield from (f"[{_code(model.name)}](#model-{model.name})", f": {_cell(model.title)}", "")
+    for model in models:
+        yield from (
+            f"(model-{model.name})=",
+            f"## {model.name}",
+            "",
+            f"{_cell(model.title[0].upper() + model.title[1:])}.",
+            "",
+        )
         said = {
-            "family": model.family,
-            "conditions on": model.serves,
-            "assumes": model.assumes,
-            "loss": model.loss,
-            "source": model.source,
+            "class": f"{{py:class}}`multipert.models.{model.__name__}`",
+            "family": _cell(model.family),
+            "conditions on": _cell(model.serves),
+            "assumes": _cell(model.assumes),
+            "loss": _cell(model.loss),
+            "source": _cell(model.source),
         }
-        yield from _table(("", ""), [(label, _cell(text)) for label, text in said.items()])
+        yield from _table(("about", "what"), said.items())
         presets = {preset: preset_values(model, preset) for preset in preset_names(model)}
         fields = dataclasses.fields(model.Parameters)
         if fields:

@@ -11,7 +11,7 @@ from multipert.benchmark import StudyResults
 from multipert.errors import InputError
 from multipert.evaluation import STUDY
 from multipert.models import MODELS
-from multipert.report import study_table
+from multipert.report import study_page, study_table
 from multipert.report.published import (
     NOTES,
     PRINTED,
@@ -170,7 +170,10 @@ def test_doses_stand_apart_in_the_table_and_as_means_on_the_page() -> None:
     assert sorted(table["dose"].unique()) == list(DOSES)
     beside = beside_published(summary_of(results))
     assert beside is not None
-    assert [row.name for row in beside.trials] == ["mtae, B_Cells, seed 1", "mtae, T Cells, seed 1"]
+    assert [(row.name, *row.notes) for row in beside.trials] == [
+        ("mtae", "B_Cells, seed 1"),
+        ("mtae", "T Cells, seed 1"),
+    ]
     assert beside.trial_counts == {"agrees": 2 * len(STUDY)}
 
 
@@ -182,6 +185,9 @@ def test_a_mean_stands_beside_the_studys_over_the_same_contexts_and_the_printed_
     mine = runs[(runs["model"] == "mtae") & runs["held_out"].isin(["b", "nk"])]
     assert row.cells[0].ours == row.cells[0].study == f"{mine['degs'].mean():.1f}"
     assert row.cells[0].printed == "75.7"
+    # Seeds of the two contexts are independent, so that the noise of their mean is smaller.
+    spread = (mine.groupby("held_out")["degs"].var().mean() / 2) ** 0.5
+    assert row.cells[0].spread == f"± {spread:.1f}"
     assert beside.counts == {"agrees": len(STUDY)}
 
 
@@ -204,9 +210,27 @@ def test_rows_that_are_wrong_in_print_say_so() -> None:
     quality = {model.label: 0.5 for model in models}
     beside = beside_published(summary_of(study(one_perturbation(KANG), models=models, quality=quality, seeds=(1,))))
     assert beside is not None
-    notes = {row.name: " ".join(row.notes) for row in beside.rows}
-    assert "wrong partners" in notes["mtae-ot"]
-    assert "four runs" in notes["scgen"]
-    assert "three of them nearly untrained debug runs" in notes["scbutterfly"]
-    assert notes["mtae"] == "MTAe; preset default"
+    remarks = {row.name: row.remark for row in beside.rows}
+    assert "wrong partners" in remarks["mtae-ot"]
+    assert "four runs" in remarks["scgen"]
+    assert "three of them nearly untrained debug runs" in remarks["scbutterfly"]
+    assert remarks["mtae"] == ""
+
+
+def test_a_row_says_what_was_changed_of_its_preset() -> None:
+    models = [card("mtae", preset="study", changes={"epochs": 4})]
+    beside = beside_published(
+        summary_of(study(one_perturbation(KANG), models=models, quality={"mtae": 0.5}, seeds=(1,)))
+    )
+    assert beside is not None
+    assert beside.rows[0].notes == ["MTAe; preset study, epochs = 4"]
+
+
+def test_a_remark_on_several_rows_stands_on_the_page_once() -> None:
+    models = [card(name) for name in ("mtae", "mtae-ot", "mtvae-ot", "scgen")]
+    page = study_page(
+        study(one_perturbation(KANG), models=models, quality={model.label: 0.5 for model in models}, seeds=(1,))
+    )
+    assert page.count("trained it on wrong partners") == 1
+    assert [page.count(f"flagged: note {number}") for number in (1, 2, 3)] == [2, 1, 0]
     assert set(TRANSPORT) <= set(MODELS)

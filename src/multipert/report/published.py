@@ -35,10 +35,10 @@ PRINTED: Mapping[str, str] = {
 """The models by the names of the printed tables."""
 
 WRONG_PARTNERS = (
-    "flagged: the study trained it on wrong partners (a partner's place among the cells of its context was taken for "
-    "a place among those of all contexts)"
+    "the study trained it on wrong partners: a partner's place among the cells of its context was taken for a place "
+    "among those of all contexts; the preset study repeats this"
 )
-"""What must be said of the four optimal-transport rows of every table; the preset ``study`` repeats the slip."""
+"""What must be said of the four optimal-transport rows of every table."""
 
 TRANSPORT = ("mtae-ot", "mtae-plus-ot", "mtvae-ot", "mtvae-plus-ot")
 
@@ -201,21 +201,23 @@ def beside_runs(summary: DatasetSummary, *, by_dose: bool = True) -> pd.DataFram
 
 @dataclass(frozen=True)
 class Beside:
-    """A score of ours, the study's own, and the printed one; each as printed here."""
+    """A score of ours, the study's own, its spread over seeds, and the printed one; each as printed here."""
 
     verdict: str
     ours: str
     study: str
+    spread: str = ""
     printed: str = ""
 
 
 @dataclass(frozen=True)
 class BesideRow:
-    """A model (or a trial) of ours beside the study's."""
+    """A model (or a trial) of ours beside the study's; ``remark`` is what must be said of the printed row."""
 
     name: str
     notes: Sequence[str]
     cells: Sequence[Beside]
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,11 @@ class BesidePublished:
     other_presets: Sequence[str]
     counts: Mapping[str, int]
     trial_counts: Mapping[str, int]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What must be said of the printed rows, each once: rows refer to them by number."""
+        return list(dict.fromkeys(row.remark for row in self.rows if row.remark))
 
 
 def beside_published(summary: DatasetSummary) -> BesidePublished | None:
@@ -291,12 +298,14 @@ def _mean_rows(summary: DatasetSummary, name: str, model: str) -> list[BesideRow
         for metric in STUDY:
             ours, decimals = summary.mean(label, metric), 1 if metric == "degs" else 3
             study = float(theirs[metric].iloc[0]) if theirs is not None else float(printed[metric])
-            shown = number(study, decimals) if theirs is not None else ""
+            known = (number(study, decimals), f"± {number(float(spread[metric].iloc[0]), decimals)}")
+            shown = known if theirs is not None else ("", "")
             verdict = verdict_of(metric, ours, study, float(limit[metric]))
-            cells.append(Beside(verdict, number(ours, decimals), shown, number(float(printed[metric]), decimals)))
-        notes = [f"{printed['printed']}; preset {card.preset}", NOTES.get((name, model), "")]
-        notes.append(WRONG_PARTNERS if model in TRANSPORT else "")
-        found.append(BesideRow(label, [note for note in notes if note], cells))
+            cells.append(Beside(verdict, number(ours, decimals), *shown, number(float(printed[metric]), decimals)))
+        remark = WRONG_PARTNERS if model in TRANSPORT else NOTES.get((name, model), "")
+        changes = [f"{parameter} = {value}" for parameter, value in card.changes.items()]
+        notes = [f"{printed['printed']}; {', '.join([f'preset {card.preset}', *changes])}"]
+        found.append(BesideRow(label, notes, cells, remark))
     return found
 
 
@@ -324,5 +333,5 @@ def _trial_rows(pairs: pd.DataFrame) -> list[BesideRow]:
             pair, decimals = known.get(metric, {}), 1 if metric == "degs" else 3
             ours, study = (number(float(pair.get(who, np.nan)), decimals) for who in ("ours", "study"))
             cells.append(Beside(str(pair.get("verdict", "unknown")), ours, study))
-        rows.append(BesideRow(f"{label}, {held_out}, seed {seed}", (), cells))
+        rows.append(BesideRow(label, [f"{held_out}, seed {seed}"], cells))
     return rows

@@ -6,9 +6,11 @@
 
 Cells are simulated in the shapes of the case studies, so no score means anything here. A row goes the whole way that a
 reader's goes: a file of cells and a study file, ``multipert benchmark``, ``multipert report``, a page. What is done is
-kept in DIR: a repeated call goes on from there. The costs are those that ``multipert benchmark --plan`` estimates from
-a few measured steps of every model, in processor time, on a tenth of the cells and times ten. Those on a GPU are
-assumed, not measured.
+kept in DIR: a repeated call goes on from there.
+
+The costs of Kang's rows are those that ``multipert benchmark --plan`` estimates from a few measured steps of every
+model, in processor time, on a tenth of the cells; those of the other case studies follow from their shapes. Those on a
+GPU are assumed, not measured.
 """
 
 import argparse
@@ -17,8 +19,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,15 @@ import numpy as np
 import multipert as mp
 from multipert.benchmark import Cost, estimate_costs, plan_study, read_study
 from multipert.data import dataset, write_cells, write_text
+from multipert.models import MODELS, OneForEach
 
 STUDIES = Path(__file__).parents[1] / "studies"
 GPU_STEP = 0.002
 """Seconds a step is assumed to take on a GPU, which launches some hundred small kernels in it, one after another."""
 PART = 10
 """Costs are measured on so many times fewer cells."""
+SEEDS = 3
+"""Of every row of the study."""
 
 
 @dataclass(frozen=True)
@@ -44,62 +48,54 @@ class Shape:
         After preprocessing; of Nault before its filter, whose outcome is not published.
     contexts
         How many are held out in turn.
-    doses
-        Of the one perturbation; none where it has no doses.
+    perturbations
+        How many there are beside control; each dose is one.
     """
 
     cells: int
     genes: int
     contexts: int
-    doses: tuple[float, ...] | None = None
+    perturbations: int
 
 
-SHAPES = {
-    "kang": Shape(18_868, 6_998, 7),
-    "nault": Shape(131_000, 5_000, 11, (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)),
-    "hagai": Shape(77_642, 6_619, 4),
-}
+KANG = Shape(18_868, 6_998, 7, 1)
+SHAPES = {"kang": KANG, "nault": Shape(131_000, 5_000, 11, 8), "hagai": Shape(77_642, 6_619, 4, 1)}
 
 
-def stand_in(name: str, folder: Path, part: int) -> Path:
-    """Cells of a case study's shape, log-normalised, in groups of unequal size; drawn where they are not yet there.
-
-    ``part`` times fewer cells than the case study has.
-    """
-    shape = replace(SHAPES[name], cells=SHAPES[name].cells // part)
-    file = folder / f"{name}-{shape.cells}.h5ad"
+def stand_in(folder: Path, part: int) -> Path:
+    """Cells of Kang's shape, ``part`` times fewer, log-normalised; drawn where they are not yet there."""
+    cells = KANG.cells // part
+    file = folder / f"kang-{cells}.h5ad"
     if not file.exists():
-        contexts = dataset(name).contexts or [f"type {number}" for number in range(1, shape.contexts + 1)]
-        mean = shape.cells / (shape.contexts * (1 + len(shape.doses or (1,))))
+        mean = cells / (KANG.contexts * 2)
         drawn = mp.simulate(
-            n_genes=shape.genes,
-            contexts=contexts,
+            n_genes=KANG.genes,
+            contexts=dataset("kang").contexts,
             perturbations=["stimulated"],
-            doses=shape.doses,
             cells_per_group=(round(0.5 * mean), round(1.8 * mean)),
             counts_per_gene=0.09,  # at which as many values are zero as in `kang_subset`
             seed=1,
         )
         del drawn.layers["counts"], drawn.uns["truth"]
-        if drawn.n_obs < shape.cells:
-            raise SystemExit(f"{drawn.n_obs} cells were drawn, fewer than the {shape.cells} of {name}")
-        kept = np.sort(np.random.default_rng(0).permutation(drawn.n_obs)[: shape.cells])
+        if drawn.n_obs < cells:
+            raise SystemExit(f"{drawn.n_obs} cells were drawn, fewer than {cells}")
+        kept = np.sort(np.random.default_rng(0).permutation(drawn.n_obs)[:cells])
         write_cells(drawn[kept].copy(), file)
     return file
 
 
-def study_file(name: str, folder: Path, *, row: tuple[str, str, int] | None = None) -> Path:
-    """The shipped study file of a case study on part of its cells; or, on all, one model, held-out context and seed."""
-    cells, doses = stand_in(name, folder, PART if row is None else 1), SHAPES[name].doses
-    settings = (STUDIES / f"{name}.toml").read_text("utf-8").partition("[[datasets]]")[0]
-    table = ["[[datasets]]", f'name = "{name}-shaped"', f'path = "{cells.name}"', 'context_key = "cell_type"']
-    table += ['perturbation_key = "condition"', 'control = "control"'] if doses is None else ['dose_key = "dose"']
-    file = folder / f"{name}.toml"
+def study_file(folder: Path, *, row: tuple[str, str, int] | None = None) -> Path:
+    """The shipped study file on part of the cells; or, on all, one model, held-out context and seed."""
+    cells = stand_in(folder, PART if row is None else 1)
+    settings = (STUDIES / "kang.toml").read_text("utf-8").partition("[[datasets]]")[0]
+    table = ["[[datasets]]", 'name = "kang-shaped"', f'path = "{cells.name}"', 'context_key = "cell_type"']
+    table += ['perturbation_key = "condition"', 'control = "control"']
+    file = folder / "kang.toml"
     if row is not None:
         model, held_out, seed = row
         settings = f'title = "One row at full size"\npreset = "study"\nseeds = [{seed}]\nmodels = ["{model}"]\n\n'
         table.append(f'held_out = ["{held_out}"]')
-        file = folder / f"{name}-{model}.toml"
+        file = folder / f"kang-{model}.toml"
     write_text(file, settings + "\n".join(table) + "\n")
     return file
 
@@ -115,13 +111,12 @@ def multipert(*arguments: str | Path) -> tuple[float, float]:
 
 def show_row(folder: Path, model: str, held_out: str, seed: int) -> None:
     """Run one row from its file of cells to its page, and print what each part took."""
-    study, results = study_file("kang", folder, row=(model, held_out, seed)), folder / f"results-{model}"
+    study, results = study_file(folder, row=(model, held_out, seed)), folder / f"results-{model}"
     seconds = {"multipert benchmark": multipert("benchmark", study, "--out", results)}
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     seconds["multipert report"] = multipert("report", results, "--out", folder / f"{model}.html")
     (trial,) = (json.loads(file.read_text("utf-8")) for file in (results / "trials").glob("*.json"))
-    shape = SHAPES["kang"]
-    print(f"\n{model}, study preset, {held_out} held out, seed {seed}: {shape.cells:,} cells x {shape.genes:,} genes")
+    print(f"\n{model}, study preset, {held_out} held out, seed {seed}: {KANG.cells:,} cells x {KANG.genes:,} genes")
     for what, (wall, processor) in seconds.items():
         print(f"  {what:28}{wall:10.1f} s, of which {processor:.1f} s on a processor")
     print(f"  {'the fit within':28}{trial['seconds_fit']:10.1f} s, {trial['threads']} threads")
@@ -130,27 +125,48 @@ def show_row(folder: Path, model: str, held_out: str, seed: int) -> None:
     print(f"  {'peak memory of the command':28}{peak:10.0f} MB")
 
 
-def show_costs(folder: Path, studies: Sequence[str]) -> None:
-    """Print the cost of every model of each case study, then of all together."""
-    print(
-        f"hours in one process of one thread, or on a GPU assumed to take {1000 * GPU_STEP:.0f} ms a step of any model"
-    )
+def show_costs(folder: Path) -> None:
+    """Print the cost of every model on Kang, of each case study, and of all together."""
+    print(f"hours in one process of one thread; on a GPU assumed to take {1000 * GPU_STEP:.0f} ms a step of any model")
     print(f"{'':18}{'trials':>8}{'million steps':>15}{'ms a step':>11}{'hours':>9}{'on a GPU':>10}")
+    plan = plan_study(read_study(study_file(folder)), device="cpu")
+    measured = estimate_costs(plan.jobs, clock=time.process_time)
+    kang = {label: at_full_size(label, cost) for label, cost in measured.items()}
+    for label, cost in kang.items():
+        line(label, 0 if label == "bounds" else KANG.contexts * SEEDS, cost)
     everything, trials = Cost(), 0
-    for name in studies:
-        plan = plan_study(read_study(study_file(name, folder)), device="cpu")
-        each = len(plan.trials) // len(plan.models)
-        measured = estimate_costs(plan.jobs, clock=time.process_time)
-        costs = {
-            label: Cost(PART * one.steps, PART * one.stepping, PART * one.beside) for label, one in measured.items()
-        }
-        print(name)
-        for label, cost in costs.items():
-            line(f"  {label}", 0 if label == "bounds" else each, cost)
-        all_ = sum(costs.values(), Cost())
-        line(f"{name}, all", len(plan.trials), all_)
-        everything, trials = everything + all_, trials + len(plan.trials)
-    line("all", trials, everything)
+    for name, shape in SHAPES.items():
+        costs = [elsewhere(label, cost, shape) for label, cost in kang.items()]
+        if shape.perturbations > 1:
+            costs.append(elsewhere("scvidr-dose", kang["scvidr"], shape))
+        cost, n = sum(costs, Cost()), (len(costs) - 1) * shape.contexts * SEEDS
+        line(f"all of {name}", n, cost)
+        everything, trials = everything + cost, trials + n
+    line("all three", trials, everything)
+
+
+def at_full_size(label: str, cost: Cost) -> Cost:
+    """What was measured on part of the cells, for all of them; a model that counts iterations takes no more steps."""
+    part = 1 if counts_iterations(label) else PART
+    return Cost(part * cost.steps, part * cost.stepping, PART * cost.beside)
+
+
+def elsewhere(label: str, cost: Cost, shape: Shape) -> Cost:
+    """What rows cost on another case study, from what they cost on Kang.
+
+    Steps go with trials and cells, a step with the genes, everything else with trials and cells. A method for one
+    perturbation sees the control cells once for each.
+    """
+    trials, cells = shape.contexts / KANG.contexts, shape.cells / KANG.cells
+    one_for_each = label in MODELS and issubclass(MODELS[label], OneForEach) and label != "scvidr-dose"
+    networks = 2 * shape.perturbations / (1 + shape.perturbations) if one_for_each else 1
+    more = trials * (shape.perturbations if counts_iterations(label) else cells * networks)
+    return Cost(round(more * cost.steps), more * cost.stepping * shape.genes / KANG.genes, trials * cells * cost.beside)
+
+
+def counts_iterations(label: str) -> bool:
+    """Whether a model's steps are so many whatever the cells."""
+    return label in MODELS and hasattr(MODELS[label].Parameters, "iterations")
 
 
 def line(name: str, trials: int, cost: Cost) -> None:
@@ -171,13 +187,12 @@ def main() -> None:
     parser.add_argument("--model", default="mtae")
     parser.add_argument("--hold-out", default="CD14+Mono", choices=dataset("kang").contexts)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--studies", nargs="+", choices=SHAPES, default=list(SHAPES))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.what == "row":
         show_row(options.out, options.model, options.hold_out, options.seed)
     else:
-        show_costs(options.out, options.studies)
+        show_costs(options.out)
 
 
 if __name__ == "__main__":

@@ -189,6 +189,56 @@ def test_every_command_has_help(run: Run) -> None:
         assert run(command, "--help")[0] == 0
 
 
+def test_words_of_the_help_are_explained_in_it(run: Run) -> None:
+    _, out, _ = run("--help")
+    for word in (
+        "context",
+        "condition",
+        "held out",
+        "covariate",
+        "log-normalised",
+        "trial",
+        "floor",
+        "ceiling",
+        "preset",
+    ):
+        assert f"\n    {word}  " in out
+    assert "--set latent=64" in run("fit", "--help")[1].replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", 300 * "n"])
+@pytest.mark.parametrize("command", ["fit", "predict", "benchmark", "report", "evaluate", "features", "out"])
+def test_what_is_no_file_is_refused_in_one_sentence(
+    run: Run, adata: AnnData, tmp_path: Path, command: str, name: str
+) -> None:
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    keys = ("--perturbation-key", "condition", "--control", "control", "--context-key", "cell_type")
+    cells, out = tmp_path / "cells.h5ad", tmp_path / "out.h5ad"
+    code, _, said = run(
+        *{
+            "fit": ("fit", name, *keys, "--out", tmp_path / "run"),
+            "predict": ("predict", name, "--cells", cells, "--all", "--out", out),
+            "benchmark": ("benchmark", name, "--out", tmp_path / "results"),
+            "report": ("report", name, "--out", tmp_path / "page.html"),
+            "evaluate": ("evaluate", "--control", cells, "--truth", name, "--predicted", cells),
+            "features": (
+                "fit",
+                cells,
+                *keys,
+                "--model",
+                "mtae",
+                "--features",
+                f"table={name}",
+                "--out",
+                tmp_path / "run",
+            ),
+            "out": ("fit", cells, *keys, "--out", name),
+        }[command]
+    )
+    assert code == 2, said
+    assert len([line for line in said.splitlines() if not line.startswith("multipert: note")]) == 1
+
+
 def data_with(adata: AnnData, **change: object) -> AnnData:
     """A copy of the cells with one thing wrong."""
     changed = adata.copy()

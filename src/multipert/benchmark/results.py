@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -212,7 +213,7 @@ def _over_seeds_sd(scores: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame
 
 def is_benchmark(folder: str | Path) -> bool:
     """Whether a folder is a benchmark directory."""
-    return (Path(folder) / PLAN).is_file()
+    return os.path.isfile(Path(folder) / PLAN)
 
 
 def load_results(folder: str | Path) -> StudyResults:

@@ -16,7 +16,17 @@ from multipert.benchmark.predictions import StudyPredictions, read_predictions
 from multipert.benchmark.toml_lines import line_of
 from multipert.benchmark.toml_table import Table, is_kind, shown
 from multipert.benchmark.unseen import UNSEEN, FeatureSource, Unseen, read_source, read_unseen
-from multipert.data import DATASETS, Keys, check_world, dataset, did_you_mean, locate, preprocess, simulate
+from multipert.data import (
+    DATASETS,
+    Keys,
+    check_no_device,
+    check_world,
+    dataset,
+    did_you_mean,
+    locate,
+    preprocess,
+    simulate,
+)
 from multipert.errors import InputError
 from multipert.evaluation import METRICS, PROFILES
 from multipert.models import create, preset_names
@@ -417,6 +427,7 @@ def _scored(table: Table, folder: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> str:
+    check_no_device(path)
     try:
         return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError:

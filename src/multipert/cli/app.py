@@ -30,8 +30,23 @@ from multipert.process import own_process
 STOPPED = 130
 """What Typer makes of Ctrl-C; ours are 0, 1 and 2."""
 
+WORDS = """\b
+Words:
+  context      what is predicted unseen: a cell type, species, patient, cell line
+  condition    control, or a perturbation (NAME@DOSE where there are doses)
+  held out     hidden from training; the truth that a prediction is scored against
+  covariate    a donor or batch, within which cells are compared with controls
+  log-normalised  counts scaled to one total a cell, then log1p (preprocess)
+  trial        one data set, model, held-out context and seed; a study is a list
+  floor        the score of predicting no change
+  ceiling      the score of a replicate: one half of the true cells as prediction
+  preset       named values of a model's parameters: default, or study (published)
+"""
+"""Ends the help: the words that options use."""
+
 app = typer.Typer(
     name="multipert",
+    epilog=WORDS,
     help="Predict how single cells respond to perturbations in contexts where it was never measured, "
     "and say honestly how good the prediction is.",
     no_args_is_help=True,

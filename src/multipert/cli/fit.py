@@ -47,7 +47,11 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter, such as latent=64; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A parameter, such as --set latent=64; repeatable. See `multipert models NAME`.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 (the second GPU) or mps.")] = "auto",
     precision: Annotated[

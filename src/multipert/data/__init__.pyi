@@ -15,6 +15,7 @@ from .features import read_features as read_features
 from .files import ENDINGS as ENDINGS
 from .files import atomic_path as atomic_path
 from .files import check_ending as check_ending
+from .files import check_no_device as check_no_device
 from .files import check_writable as check_writable
 from .files import content_of as content_of
 from .files import find_cells as find_cells

@@ -160,7 +160,7 @@ def check_format(matrix: Any) -> None:
         return
     try:
         matrix.check_format(full_check=True)
-    except ValueError as error:
+    except (ValueError, TypeError, IndexError) as error:  # texts for indices, say
         raise InputError(f"the sparse matrix is damaged ({error}): write the file again, or copy it anew") from None
 
 

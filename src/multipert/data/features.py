@@ -17,6 +17,7 @@ them is the same for all (:mod:`.condition_vectors`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,7 @@ def check_source(source: str) -> None:
         raise InputError(f"features by {kind} need a file: {kind}=FILE, such as {kind}=drugs.csv")
     if kind in (ONE_HOT, "members", "dose") and path:
         raise InputError(f"features by {kind} are read off the cells: leave out {path!r}")
-    if path and not Path(path.rpartition(":")[0] if ".h5ad:" in path else path).is_file():
+    if path and not os.path.isfile(path.rpartition(":")[0] if ".h5ad:" in path else path):
         raise InputError(f"there is no file {path} of features: check the path")
 
 

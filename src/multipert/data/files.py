@@ -51,8 +51,7 @@ def read_cells(path: str | Path) -> AnnData:
             raise InputError(f"{path} is no zarr folder: write one with adata.write_zarr(path)")
         if not is_zarr and path.is_dir():
             raise InputError(f"{path} is a folder: name the h5ad file itself, or a folder that ends in .zarr")
-        if not is_zarr and not path.is_file():
-            raise InputError(f"{path} is no file but a device: name an h5ad file")
+        check_no_device(path)
         with warnings.catch_warnings():
             # Repeated cell names are allowed, and repeated gene names are refused where they matter.
             warnings.filterwarnings("ignore", message=".*names are not unique")
@@ -84,6 +83,7 @@ def content_of(path: str | Path) -> str:
         It cannot be read.
     """
     path = Path(path)
+    check_no_device(path)
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
     try:
         digests = []
@@ -163,6 +163,19 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_no_device(path: str | Path) -> None:
+    """Refuse what is there but is neither file nor folder: reading it might never end.
+
+    Raises
+    ------
+    InputError
+        The path is a device, a pipe or a socket.
+    """
+    # Not by Path's methods, which fail at a name that is too long.
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise InputError(f"{path} is no file but a device: name a file")
 
 
 def check_ending(path: str | Path, endings: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import types
 import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -130,7 +131,7 @@ def check_free(folder: Path) -> Path:
     """
     from multipert.data import check_writable
 
-    if (folder / "model.json").exists():
+    if os.path.exists(folder / "model.json"):
         raise InputError(f"{folder} already holds a run: choose another folder, or delete it first")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -167,7 +168,7 @@ def read_run(folder: Path) -> FittedModel:
     InputError
         If it is no run folder, is damaged, or was written by another version of multipert.
     """
-    if not (folder / "model.json").is_file():
+    if not os.path.isfile(folder / "model.json"):
         raise InputError(f"{folder} holds no fitted model (no model.json): give the folder that fit wrote")
     with blame(folder):
         described = _read_json(folder / "model.json")

@@ -253,10 +253,11 @@ class Trainer:
     def _update(self, update: Update, batch: Batch) -> Mapping[str, Tensor]:
         """Follow one loss's gradient once; only this update's parameters get one."""
         terms = update.loss(batch)
-        moving = [parameter for named in update.optimisers for parameter in named.parameters]
+        optimisers = [self.optimisers[named] for named in update.optimisers]
+        moving = [parameter for optimiser in optimisers for parameter in optimiser.parameters]
         torch.autograd.backward(next(iter(terms.values())), inputs=moving)
-        for named in update.optimisers:
-            self.optimisers[named].step(update.schedule(self.step))
+        for optimiser in optimisers:
+            optimiser.step(update.schedule(self.step))
         return terms
 
     def _end_epoch(self, stage: Stage) -> dict[str, float]:

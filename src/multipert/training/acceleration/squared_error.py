@@ -30,4 +30,5 @@ class _SparseSquaredError(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return (ctx.difference * (gradient * 2 / ctx.difference.numel())).to(ctx.dtype), None
+        difference, ctx.difference = ctx.difference, None  # its memory is used again: there is no second way back
+        return difference.mul_(gradient * 2 / difference.numel()).to(ctx.dtype), None

@@ -118,7 +118,7 @@ class HeldOutCells:
             {bound: _scores(table) for bound, table in measured.items()},
             {column: _scores(table) for column, table in told.items()},
             {condition: found.n_obs for condition, found in cells.items()},
-            [str(gene) for gene in self.control.var_names],
+            [str(gene) for gene in (data.genes if data.symbols is None else data.symbols)],
             {condition: profile(Population(found.X), len(cells)) for condition, found in cells.items()},
         )
 

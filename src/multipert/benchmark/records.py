@@ -186,7 +186,7 @@ class Reference:
     n_cells
         Cells by condition, control among them.
     genes
-        Names, in the order of the profiles of this context, true and predicted.
+        Names (symbols where there are), in the order of the profiles of this context, true and predicted.
     profiles
         What the cells of each condition look like, control first.
     """

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
@@ -54,6 +55,34 @@ def match_names(var: pd.DataFrame, wanted: pd.Index) -> tuple[pd.Index, str | No
     again = f"; {repeated.sum()} that come twice count once" if repeated.any() else ""
     note = f"genes were matched by {source} ({n_found:,} of {len(wanted):,} found{again})"
     return names.where(~repeated, ""), note
+
+
+SYMBOLS = {
+    *("symbol", "symbols", "gene_symbol", "gene_symbols", "gene_name", "gene_names", "gene_short_name", "feature_name")
+}
+"""Columns of ``var`` that hold symbols, as common tools call them."""
+
+
+def symbols(var: pd.DataFrame) -> pd.Index:
+    """What readers call the genes of a file.
+
+    Parameters
+    ----------
+    var
+        (genes, columns) their table.
+
+    Returns
+    -------
+    pandas.Index
+        (genes,) its names; where these are Ensembl ids, a column of symbols if there is one. A symbol that is missing
+        or comes again stays the id.
+    """
+    column = next((name for name in var.columns if str(name).lower() in SYMBOLS), None)
+    if column is None or not _are_ids(var.index):
+        return var.index.astype(str)
+    ids, found = var.index.astype(str), var[column].astype(str).str.strip()
+    usable = var[column].notna() & (found != "") & ~found.duplicated(keep=False)
+    return pd.Index(np.where(usable, found, ids))
 
 
 def _candidates(var: pd.DataFrame) -> Iterator[tuple[str, pd.Index]]:

@@ -18,6 +18,7 @@ from scipy import sparse
 from multipert.data.conditions import read_conditions
 from multipert.data.expression import blocks, check_log_normalised, take_counts, take_expression
 from multipert.data.files import read_cells
+from multipert.data.gene_names import symbols
 from multipert.data.keys import Keys
 from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing, read_preprocessing
 from multipert.data.suggestions import did_you_mean
@@ -58,6 +59,8 @@ class PerturbationData:
         (cells, genes) float32, the raw counts; none without a counts layer.
     preprocessing
         How the expression was made from counts, where the file or its totals tell.
+    symbols
+        What readers call the genes, as reports print them: a column of symbols where ``genes`` are Ensembl ids.
     """
 
     X: sparse.csr_matrix
@@ -73,6 +76,7 @@ class PerturbationData:
     keys: Keys
     counts: sparse.csr_matrix | None = None
     preprocessing: Preprocessing | None = None
+    symbols: pd.Index | None = None
 
     @classmethod
     def from_anndata(
@@ -167,6 +171,7 @@ class PerturbationData:
             keys=keys,
             counts=counts,
             preprocessing=preprocessing,
+            symbols=symbols(adata.var),
         )
 
     @property

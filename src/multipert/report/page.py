@@ -125,9 +125,8 @@ def _sentence(summary: DatasetSummary) -> str:
             + ". It is predicted from control cells."
         )
     return (
-        f"{card.source[:1].upper()}{card.source[1:]}: {card.n_cells:,} cells and {card.n_genes:,} genes of "
-        f"{len(card.contexts)} contexts. The response to {what} is held out in {in_turn}, and predicted from control "
-        "cells."
+        f"{card.n_cells:,} cells and {card.n_genes:,} genes of {len(card.contexts)} contexts ({card.source}). The "
+        f"response to {what} is held out in {in_turn}, and predicted from control cells."
     )
 
 

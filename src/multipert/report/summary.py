@@ -50,8 +50,9 @@ class DatasetSummary:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """Those that say something here: one that needs several perturbations may not."""
-        table = self._summary[list(self.results.metrics)]
+        """Those that say something here: one that needs several perturbations may not, nor does another's equal."""
+        asked = self.results.metrics
+        table = self._summary[[name for name in asked if METRICS[name].same_as not in asked]]
         return [str(name) for name in table if table[name].notna().any()] or list(self.results.metrics)
 
     @cached_property

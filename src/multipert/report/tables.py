@@ -44,13 +44,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A score: as printed, as sorted, its spread over seeds, whether it is the best, and why there is none."""
+    """A score: as printed, as sorted, its spread over seeds, whether it is the best, why there is none, if it tells."""
 
     text: str
     key: str
     spread: str
     best: bool
     missing: str
+    dull: bool
 
 
 @dataclass(frozen=True)
@@ -238,6 +239,7 @@ def _cells(summary: DatasetSummary, metric: Metric) -> dict[str, Cell]:
             f"± {number(spread, decimals)}" if np.isfinite(spread) else "",
             fit and short[label] == best,
             _missing(mean),
+            metric.name in summary.cannot_tell,
         )
 
     return {label: cell(label, mean) for label, mean in means.items()}

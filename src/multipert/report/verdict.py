@@ -135,7 +135,8 @@ def _beside(subject: str, beside: Lead | None) -> str:
     if beside is None:
         return ""
     chance = ", no more than chance" if beside.n > 1 and not beside.sure and beside.mean > 0 else ""
-    return f"The best simple baseline is {beside.rival}: {subject} is {beside.told()}{chance}."
+    told = replace(beside, rival="it").told()
+    return f"The best simple baseline is {beside.rival}: {subject} is {told}{chance}."
 
 
 def _numbers(summary: DatasetSummary, best: str, rival: str | None) -> str:

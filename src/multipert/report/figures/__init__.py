@@ -1,4 +1,7 @@
-"""The figures of the page, in their order: to add one, write its function and name it here."""
+"""The figures of the page, in their order; the first comes before the tables.
+
+To add one, write its function and name it here.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -11,13 +14,13 @@ from multipert.report.figures.trials import cost_and_accuracy, training_curves
 from multipert.report.summary import DatasetSummary
 
 FIGURES: Sequence[Callable[[DatasetSummary], Section | None]] = (
+    genes_across,
     metrics_across,
     predicted_means,
-    genes_across,
+    populations,
     dot_plot,
     gene_differences,
     dose_response,
-    populations,
     split_map,
     training_curves,
     cost_and_accuracy,

@@ -23,13 +23,17 @@ GENES_DRAWN = 6
 PLACES_DRAWN = 8
 """Contexts, or contexts and perturbations, in which genes are drawn."""
 
+PERTURBATIONS_DRAWN = 2
+"""Perturbations under which genes are drawn across contexts: those farthest from control."""
+
 _POINTS = 56  # of a density
 
 
 def genes_across(summary: DatasetSummary) -> Section | None:
     """Draw the genes that respond most across contexts, for the perturbations with the largest effect."""
     # Of doses, the one farthest from control: the others have the dose-response curves.
-    places = summary.places(PLACES_DRAWN, perturbations=1 if summary.doses else None)
+    several = min(PERTURBATIONS_DRAWN, max(1, PLACES_DRAWN // max(1, len(summary.references))))
+    places = summary.places(PLACES_DRAWN, perturbations=1 if summary.doses else several)
     groups = []
     for perturbation in dict.fromkeys(one for _, one in places):
         contexts = [reference for reference, one in places if one == perturbation]

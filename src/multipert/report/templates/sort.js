@@ -26,3 +26,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+// Say which tables are wider than the page.
+const measure = () => {
+  for (const box of document.querySelectorAll(".scroll")) box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 1);
+};
+addEventListener("resize", measure);
+for (const one of document.querySelectorAll("details")) one.addEventListener("toggle", measure);
+measure();

@@ -162,11 +162,11 @@ def heat_map(summary: DatasetSummary, metric: str, level: str, columns: Sequence
     table = summary.by(level, metric).loc[list(columns)]
     table.loc["mean"] = summary.means[metric]
     table.loc["mean", list(summary.incomplete)] = np.nan
-    normalised = summary.normalise(table, metric)
+    normalised, tells = summary.normalise(table, metric), metric not in summary.cannot_tell
     decimals = shared_decimals(table.to_numpy().ravel())
     whole = [label for label in summary.models if label not in summary.incomplete]
     short = pd.DataFrame(METRICS[metric].shortfall(table[whole].to_numpy()), table.index, whole)
-    best = short.min(axis=1).where((short.nunique(axis=1) > 1) & (metric not in summary.cannot_tell))
+    best = short.min(axis=1).where((short.nunique(axis=1) > 1) & tells)
     return HeatMap(
         caption,
         metric,
@@ -180,8 +180,8 @@ def heat_map(summary: DatasetSummary, metric: str, level: str, columns: Sequence
                     HeatCell(
                         number(value, decimals),
                         _key(metric, value),
-                        0.0 if np.isnan(part) else float(np.clip(part, -1, 1)),
-                        bool(part < -ROUNDING),
+                        0.0 if np.isnan(part) or not tells else float(np.clip(part, -1, 1)),
+                        tells and bool(part < -ROUNDING),
                         label in short and bool(short.at[row, label] == best[row]),
                     )
                     for row, value, part in zip(table.index, table[label], normalised[label], strict=True)

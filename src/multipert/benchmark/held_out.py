@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from multipert.benchmark.profiles import Profile, profile
 from multipert.benchmark.records import Overview, Reference, Scores, TrialResult
@@ -22,6 +23,11 @@ from multipert.evaluation.count_bounds import bounds_of_counts, calibrate_counts
 from multipert.evaluation.populations import Comparison, Population
 from multipert.evaluation.vcc2026 import COMBINED, evaluate_counts
 from multipert.models import Model, create
+
+INTERVALS = 0.9
+"""Probability with which the intervals of a model that gives any shall hold the mean of a gene."""
+ENDS = ("mean_low", "mean_high")
+"""Where a prediction holds them, in ``varm``."""
 
 CURVE_ROWS = 100
 """Rows of a training curve that are kept."""
@@ -137,7 +143,8 @@ class HeldOutCells:
     def _predicted(self, model: Model) -> dict[str, AnnData]:
         """What a fitted model predicts of every perturbation from the control cells, with counts where these count."""
         counts = bool(self._count_metrics)
-        predicted = {name: model.predict(self.control, name, counts=counts) for name in self.truth}
+        level = INTERVALS if model.gives_intervals else None
+        predicted = {name: model.predict(self.control, name, counts=counts, intervals=level) for name in self.truth}
         if counts and self.counts_layer != "counts":
             for cells in predicted.values():
                 cells.layers[self.counts_layer] = cells.layers.pop("counts")
@@ -171,10 +178,18 @@ class HeldOutCells:
         profiles: dict[str, Profile] = {}
 
         def describe(name: str, comparison: Comparison) -> None:
-            profiles[name] = profile(comparison.predicted, len(predicted), comparison)
+            profiles[name] = profile(comparison.predicted, len(predicted), comparison, self._intervals(predicted[name]))
 
         scores, notes = self.scores_of(predicted, describe)
         return replace(trial, scores=_scores(scores), notes=notes, profiles=profiles)
+
+    def _intervals(self, predicted: AnnData) -> NDArray[np.floating[Any]] | None:
+        """Ends of the interval of each gene's mean, (genes, 2), as :meth:`Model.predict` leaves them; none without."""
+        if any(end not in predicted.varm for end in ENDS):
+            return None
+        genes = predicted.var_names.get_indexer(self.control.var_names)
+        ends = np.column_stack([np.asarray(predicted.varm[end], dtype=np.float64)[:, 0] for end in ENDS])
+        return np.where(genes[:, None] < 0, np.nan, ends[genes])
 
     def scores_of(
         self, predicted: Mapping[str, AnnData], each: Callable[[str, Comparison], object] | None = None

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Profile:
         (points,) index into :data:`ROLES`.
     shares
         (2,) share of the variance of all those cells along each component.
+    intervals
+        (genes, 2) ends of the interval that the model gives for the mean of each gene; (0, 2) where it gives none.
     """
 
     mean: NDArray[np.float32]
@@ -53,9 +55,15 @@ class Profile:
     places: NDArray[np.float32]
     roles: NDArray[np.int8]
     shares: NDArray[np.float32]
+    intervals: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), dtype=np.float32))
 
 
-def profile(population: Population, conditions: int, comparison: Comparison | None = None) -> Profile:
+def profile(
+    population: Population,
+    conditions: int,
+    comparison: Comparison | None = None,
+    intervals: NDArray[np.floating[Any]] | None = None,
+) -> Profile:
     """Describe cells.
 
     Parameters
@@ -66,6 +74,8 @@ def profile(population: Population, conditions: int, comparison: Comparison | No
         How many the record holds.
     comparison
         Where they are a prediction: what it was compared with.
+    intervals
+        (genes, 2) the model's own, of the mean of each gene, if it gives any.
     """
     n_cells, n_genes = population.n_cells, population.n_genes
     most = min(n_cells, CELLS_KEPT, max(10, VALUES_KEPT // (n_genes * conditions)))
@@ -79,6 +89,7 @@ def profile(population: Population, conditions: int, comparison: Comparison | No
         places=np.asarray(places, dtype=np.float32).reshape(-1, 2),
         roles=np.asarray(roles, dtype=np.int8),
         shares=np.asarray(shares, dtype=np.float32),
+        intervals=np.empty((0, 2), np.float32) if intervals is None else intervals.astype(np.float32),
     )
 
 
@@ -121,7 +132,9 @@ class StoredProfiles(Mapping[str, Profile]):
     def __getitem__(self, condition: str) -> Profile:
         number = self._numbers[condition]
         with np.load(self.path) as file:
-            return Profile(**{one.name: file[f"{number}.{one.name}"] for one in fields(Profile)})
+            # Records that an earlier version wrote lack what came later.
+            known = [one.name for one in fields(Profile) if f"{number}.{one.name}" in file]
+            return Profile(**{name: file[f"{number}.{name}"] for name in known})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._numbers)

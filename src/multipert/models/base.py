@@ -123,6 +123,8 @@ class Model(ABC):
     """One line: when its prediction can be right."""
     predicts_unseen: ClassVar[bool] = False
     """Whether it can predict a perturbation that training saw no cell of, without features."""
+    gives_intervals: ClassVar[bool] = False
+    """Whether it says how far the mean of a gene may lie from the predicted one."""
     takes_features: ClassVar[bool] = False
     """Whether it can be told what perturbations are."""
     learns_from_pilot: ClassVar[bool] = False

@@ -75,6 +75,7 @@ class MTCell(Model):
 
     predicts_unseen = True
     learns_from_pilot = True
+    gives_intervals = True
     may_be_nan = ("quantiles",)
 
     learnt_: Arrays

@@ -50,10 +50,14 @@ class DatasetSummary:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """Those that say something here: one that needs several perturbations may not, nor does another's equal."""
-        asked = self.results.metrics
-        table = self._summary[[name for name in asked if METRICS[name].same_as not in asked]]
+        """Those that say something here: one that needs several perturbations may not."""
+        table = self._summary[list(self.results.metrics)]
         return [str(name) for name in table if table[name].notna().any()] or list(self.results.metrics)
+
+    @cached_property
+    def distinct_metrics(self) -> list[str]:
+        """Those, but for one that is another one's number: what the page shows once."""
+        return [name for name in self.metrics if METRICS[name].same_as not in self.metrics]
 
     @cached_property
     def metric(self) -> str:
@@ -239,7 +243,7 @@ class DatasetSummary:
 
     def by_metric(self, level: str) -> dict[str, pd.DataFrame]:
         """Those tables of every metric."""
-        return {metric: self.by(level, metric) for metric in self.metrics}
+        return {metric: self.by(level, metric) for metric in self.distinct_metrics}
 
     @cached_property
     def _families(self) -> list[str]:

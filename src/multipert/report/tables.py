@@ -121,8 +121,8 @@ def normalised(value: float) -> Normalised:
 def leaderboards(summary: DatasetSummary) -> list[Leaderboard]:
     """Make the table with the judging metric and the study's nine, and the one with all others."""
     judge = summary.metric
-    main = [judge, *(name for name in summary.metrics if name in STUDY and name != judge)]
-    others = [name for name in summary.metrics if name not in main]
+    main = [judge, *(name for name in summary.distinct_metrics if name in STUDY and name != judge)]
+    others = [name for name in summary.distinct_metrics if name not in main]
     where = f"{summary.card.name}, mean over {'all that is held out' if summary.card.unseen else 'held-out contexts'}"
     tables = [leaderboard(summary, main, f"Leaderboard of {where}", judged=True)]
     return tables + ([leaderboard(summary, others, f"More metrics of {where}", judged=False)] if others else [])
@@ -143,7 +143,7 @@ def heat_maps(summary: DatasetSummary) -> tuple[list[HeatMap], list[HeatMap]]:
         if len(columns) < 2:
             continue
         main = [summary.metric, "degs"] if level == "held_out" else [summary.metric]
-        for metric in dict.fromkeys([*main, *summary.metrics]):
+        for metric in dict.fromkeys([*main, *summary.distinct_metrics]):
             if metric not in summary.metrics or (metric not in main and len(columns) * len(summary.models) > MAP_CELLS):
                 continue
             caption = f"{metric} of every model {where} of {summary.card.name}"

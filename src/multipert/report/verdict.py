@@ -63,7 +63,7 @@ def verdict(summary: DatasetSummary) -> Verdict:
     tone, because = found.tone, found.because
     if tone == "won" and beside is not None and beside.mean <= 0:
         tone, because = "partly", f"{because} So is the best simple baseline, {beside.rival}."
-    means = summary.means.drop(columns=[metric for metric in summary.cannot_tell if metric in summary.means])
+    means = summary.means[[name for name in summary.distinct_metrics if name not in summary.cannot_tell]]
     duels = {name: duel(means, subject, name) for name in (FLOOR, rival) if name is not None}
     return Verdict(
         summary.card.name,

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from multipert.benchmark.profiles import ROLES, Profile
 from multipert.benchmark.records import Reference
-from multipert.report.figures.genes import predictions
+from multipert.report.figures.genes import intervals_given, predictions
 from multipert.report.figures.panels import Group, Panel, Section, key
 from multipert.report.figures.style import COLOURS, MARKERS, PANEL, WIDE, Floats, distinct, name_places, shades
 from multipert.report.numbers import DASH, number
@@ -39,8 +39,13 @@ def predicted_means(summary: DatasetSummary) -> Section | None:
         "As {} predicts it. Each dot is a gene; on the dashed line the prediction is right. The {} genes that respond "
         "most clearly are named; a grey ring marks where their control mean would put them, and the {} line how far "
         "the model moved them. Over all genes r² says little: beside it stands that of control cells in place of the "
-        "prediction."
-    ).format(summary.shown[0], GENES_NAMED, key("in-text predicted", "orange"))
+        "prediction.{}"
+    ).format(
+        summary.shown[0],
+        GENES_NAMED,
+        key("in-text predicted", "orange"),
+        " A broad line is the 90% interval that the model gives for the mean." if intervals_given(summary) else "",
+    )
     return Section("means", "Means", "Predicted and true mean expression", text, [Group(panels, size="wide")])
 
 
@@ -65,9 +70,15 @@ def _means_panel(summary: DatasetSummary, reference: Reference, perturbation: st
     named = {reference.genes[gene]: int(gene) for gene in order}
     after = predicted.mean.astype(np.float64)
     r2, r2_control = _r2(true, after), _r2(true, before)
+    intervals = predicted.intervals.astype(np.float64) if len(predicted.intervals) else None
+    held = ""
+    if intervals is not None:
+        seen = np.isfinite(intervals).all(axis=1) & ((true > 0) | (after > 0))
+        inside = (intervals[:, 0] <= true) & (true <= intervals[:, 1])
+        held = f"; intervals hold {100 * inside[seen].mean():.0f}% of true means"
     return Panel(
-        mean_expression(true, after, before, named),
-        f"{named_place(summary, reference, perturbation)}: r² {r2} (control {r2_control})",
+        mean_expression(true, after, before, named, intervals),
+        f"{named_place(summary, reference, perturbation)}: r² {r2} (control {r2_control}){held}",
         f"Predicted against true mean expression, {perturbation} in {reference.held_out}",
         f"Scatter plot of {len(true):,} genes; r² = {r2}. Named, from the clearest response: {', '.join(named)}.",
     )
@@ -162,7 +173,9 @@ def _condition_colours(summary: DatasetSummary) -> dict[str, str] | None:
 
 
 @house_style()
-def mean_expression(true: Floats, predicted: Floats, control: Floats, named: Mapping[str, int]) -> Figure:
+def mean_expression(
+    true: Floats, predicted: Floats, control: Floats, named: Mapping[str, int], intervals: Floats | None = None
+) -> Figure:
     """Mean expression of each gene, predicted against true, with some genes named.
 
     A named gene also shows, as a ring, where its control mean would put it: the way the model moved it.
@@ -173,11 +186,15 @@ def mean_expression(true: Floats, predicted: Floats, control: Floats, named: Map
         (genes,) mean expression.
     named
         The genes to name: name to index.
+    intervals
+        (genes, 2) ends of the interval of each predicted mean, if the model gives any; drawn for the named genes.
     """
     figure = Figure(figsize=(WIDE, 4.2))
     axes = figure.add_subplot()
     chosen = np.fromiter(named.values(), dtype=np.int64, count=len(named))
     shown = np.concatenate([true, predicted, control[chosen]])
+    if intervals is not None:
+        shown = np.append(shown, intervals[chosen][np.isfinite(intervals[chosen])])
     low, high = min(0.0, float(shown.min())), float(shown.max()) or 1.0
     margin = 0.05 * (high - low)
     limits = (low - margin, high + margin)
@@ -187,6 +204,8 @@ def mean_expression(true: Floats, predicted: Floats, control: Floats, named: Map
     axes.plot(limits, limits, color=INK, lw=0.7, ls=(0, (4, 3)), zorder=1)
     axes.scatter(true, predicted, s=7, color=COLOURS["control"], alpha=0.55, lw=0, rasterized=True, zorder=2)
     axes.vlines(true[chosen], control[chosen], predicted[chosen], color=COLOURS["predicted"], lw=0.8, alpha=0.6)
+    if intervals is not None:
+        axes.vlines(true[chosen], *intervals[chosen].T, color=COLOURS["predicted"], lw=5, alpha=0.3)
     axes.scatter(true[chosen], control[chosen], s=14, facecolor="none", edgecolor=COLOURS["control"], lw=1, zorder=3)
     axes.scatter(true[chosen], predicted[chosen], s=20, color=COLOURS["predicted"], lw=0, zorder=4)
     line = np.linspace(limits[0], limits[1], 30)

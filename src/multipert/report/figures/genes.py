@@ -23,6 +23,7 @@ GENES_DRAWN = 6
 PLACES_DRAWN = 8
 """Contexts, or contexts and perturbations, in which genes are drawn."""
 
+INTERVALS_TOLD = " The line under a prediction is the 90% interval that its model gives for the mean."
 PERTURBATIONS_DRAWN = 2
 """Perturbations under which genes are drawn across contexts: those farthest from control."""
 
@@ -46,10 +47,12 @@ def genes_across(summary: DatasetSummary) -> Section | None:
     few = len(groups) < len(summary.card.perturbations)
     text = Markup(
         "Log-normalised expression of the genes that respond most{}. In every context, from the top: {} A bar marks "
-        "the mean, the arrow the direction of the true response. The models drawn are the best and what it must beat.{}"
+        "the mean, the arrow the direction of the true response.{} The models drawn are {} and what it must beat.{}"
     ).format(
         ", under the perturbations farthest from control" if few else "",
         shown_keys(summary),
+        INTERVALS_TOLD if intervals_given(summary) else "",
+        summary.shown[0],
         f" Genes are drawn in the first {PLACES_DRAWN} contexts." if len(summary.references) > PLACES_DRAWN else "",
     )
     return Section("genes", "Genes", "Genes across contexts", text, groups)
@@ -61,9 +64,15 @@ def predictions(summary: DatasetSummary, context: str, perturbation: str) -> lis
     return [trial.profiles.get(perturbation) if trial is not None else None for trial in trials]
 
 
+def intervals_given(summary: DatasetSummary) -> bool:
+    """Whether a model that is drawn gives intervals."""
+    found = (one for place in summary.places(1) for one in predictions(summary, place[0].held_out, place[1]))
+    return any(one is not None and len(one.intervals) > 0 for one in found)
+
+
 def _by_context(summary: DatasetSummary, references: Sequence[Reference], perturbation: str, gene: str) -> Panel:
     control = summary.card.conditions[0]
-    groups, up = {}, 0.0
+    groups, intervals, up = {}, {}, 0.0
     for reference in references:
         if gene not in reference.genes:
             continue
@@ -73,6 +82,9 @@ def _by_context(summary: DatasetSummary, references: Sequence[Reference], pertur
         groups[reference.held_out] = [
             one.cells[:, at].astype(np.float64) if one is not None else np.empty(0) for one in cells
         ]
+        intervals[reference.held_out] = [
+            one.intervals[at] if one is not None and len(one.intervals) else None for one in cells
+        ]
         up += float(after.mean[at] - before.mean[at])
     names = ["control", "true", *summary.shown]
     means = "; ".join(
@@ -81,7 +93,7 @@ def _by_context(summary: DatasetSummary, references: Sequence[Reference], pertur
         for context, cells in groups.items()
     )
     return Panel(
-        by_context(groups),
+        by_context(groups, intervals),
         f"{gene} {'↑' if up > 0 else '↓'}",
         title=f"Expression of {gene} under {perturbation} by context: control, true and predicted cells",
         description=f"Means of the cells drawn: {means}",
@@ -161,13 +173,17 @@ def _curves(summary: DatasetSummary, reference: Reference, genes: Sequence[str],
 
 
 @house_style()
-def by_context(groups: Mapping[str, Sequence[Floats]]) -> Figure:
+def by_context(
+    groups: Mapping[str, Sequence[Floats]], intervals: Mapping[str, Sequence[Floats | None]] | None = None
+) -> Figure:
     """Distributions of one gene's expression: a group of lying half violins for each context.
 
     Parameters
     ----------
     groups
         By context: control, true, and the cells predicted by one model or two, each (cells,).
+    intervals
+        By context, in that order: the interval of the mean, (2,), where a model gives one.
     """
     lines = max(map(len, groups.values()))
     figure = Figure(figsize=(PANEL, 0.4 + len(groups) * (0.14 * lines + 0.08)))
@@ -176,7 +192,7 @@ def by_context(groups: Mapping[str, Sequence[Floats]]) -> Figure:
     low, high = float(values.min()), float(values.max()) or 1.0
     grid = np.linspace(low - 0.04 * (high - low), high + 0.06 * (high - low), _POINTS)
     places = []
-    for rank, group in enumerate(groups.values()):
+    for rank, (context, group) in enumerate(groups.items()):
         top = rank * (lines + 0.6)
         places.append(top + (lines - 1) / 2 - 0.4)
         if rank:
@@ -184,6 +200,9 @@ def by_context(groups: Mapping[str, Sequence[Floats]]) -> Figure:
         for place, cells in enumerate(group):
             if len(cells):
                 _ridge(axes, grid, cells, top + place, place)
+            interval = intervals[context][place] if intervals is not None else None
+            if interval is not None and np.isfinite(interval).all():
+                axes.plot(interval, [top + place] * 2, color=INK, lw=2.6, solid_capstyle="butt", zorder=3)
     axes.set_yticks(places, [short(context) for context in groups])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)

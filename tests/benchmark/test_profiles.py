@@ -49,6 +49,16 @@ def test_what_was_written_is_read_one_by_one(X: sparse.csr_array, tmp_path: Path
         stored["c"]
 
 
+def test_intervals_are_kept_and_older_records_have_none(X: sparse.csr_array, tmp_path: Path) -> None:
+    ends = np.column_stack([np.zeros(30), np.ones(30)])
+    write_profiles(tmp_path / "one.npz", {"a": profile(Population(X), 1, intervals=ends)})
+    np.testing.assert_array_equal(StoredProfiles(tmp_path / "one.npz")["a"].intervals, ends)
+    with np.load(tmp_path / "one.npz") as file:
+        older = {name: file[name] for name in file if not name.endswith("intervals")}
+    np.savez(tmp_path / "older.npz", **older)
+    assert StoredProfiles(tmp_path / "older.npz")["a"].intervals.shape == (0, 2)
+
+
 def test_a_file_that_was_cut_off_is_not_whole(X: sparse.csr_array, tmp_path: Path) -> None:
     path = tmp_path / "one.npz"
     assert not StoredProfiles(path).whole

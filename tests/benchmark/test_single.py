@@ -88,6 +88,22 @@ def test_the_page_of_a_run_is_the_page_of_a_study(
     }
 
 
+def test_the_page_draws_the_intervals_that_a_model_gives_and_calls_genes_by_symbol(cells: AnnData) -> None:
+    called = cells.copy()
+    called.var["gene_symbol"] = [f"SYM{place}" for place in range(cells.n_vars)]
+    called.var_names = [f"ENSG{place:011}" for place in range(cells.n_vars)]
+    data = mp.PerturbationData.from_anndata(
+        called, perturbation_key="condition", control="control", context_key="cell_type"
+    )
+    split = mp.leave_context_out(data, "B")
+    page = study_page(results_of_run(mp.models.create("mtcell").fit(data, split), data, split, source="made.h5ad"))
+    assert "The line under a prediction is the 90% interval that its model gives for the mean." in page
+    assert re.search(r"intervals hold \d+% of true means", page)
+    assert "SYM" in page
+    assert "ENSG" not in page
+    assert "contexts (made.h5ad)" in page
+
+
 def test_a_run_without_a_held_out_context_has_no_truth(
     fitted: tuple[mp.models.Model, mp.PerturbationData, mp.data.Split],
 ) -> None:

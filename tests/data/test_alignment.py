@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import multipert as mp
 from multipert.data import Keys, PerturbationData, preprocess, preprocess_like, simulate
 from multipert.data.alignment import read_aligned
-from multipert.data.gene_names import match_names
+from multipert.data.gene_names import match_names, symbols
 from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing
 from multipert.errors import InputError, InputWarning
 
@@ -178,6 +178,12 @@ class TestGeneNames:
 
         assert list(names) == wanted
         assert "without Ensembl versions" in str(note)
+
+    def test_readers_are_told_symbols(self) -> None:
+        var = pd.DataFrame({"gene_symbol": ["ISG15", "ISG15", None, "", "IFI6"]}, index=IDS[:5])
+        assert list(symbols(var)) == [*IDS[:4], "IFI6"]
+        assert list(symbols(var.set_axis(SYMBOLS[:5]))) == SYMBOLS[:5]
+        assert list(symbols(pd.DataFrame(index=IDS))) == IDS
 
     def test_a_name_that_comes_twice_counts_once(self) -> None:
         var = pd.DataFrame({"symbol": [*SYMBOLS, "GENE3"]}, index=[*IDS, "ENSG00000999999"])

@@ -112,6 +112,17 @@ def test_the_best_of_each_column_is_marked(both: ReadPage) -> None:
     assert best == {"mtae-adv"}
 
 
+def test_a_number_of_two_names_is_shown_once() -> None:
+    heads = [read(head) for head in quick(metrics=("edist", "edistance", "mmd")).find("th")]
+    assert any(head.startswith("edistance") for head in heads)
+    assert not any(head.startswith("mmd") for head in heads)
+
+
+def test_a_picture_comes_before_the_first_table(both: ReadPage) -> None:
+    text = both.text
+    assert text.index("<svg") < text.index("<table")
+
+
 def test_one_seed_has_no_spread() -> None:
     assert "± 0" not in quick().root.words
 

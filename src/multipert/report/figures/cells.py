@@ -209,7 +209,8 @@ def mean_expression(
     axes.scatter(true[chosen], control[chosen], s=14, facecolor="none", edgecolor=COLOURS["control"], lw=1, zorder=3)
     axes.scatter(true[chosen], predicted[chosen], s=20, color=COLOURS["predicted"], lw=0, zorder=4)
     line = np.linspace(limits[0], limits[1], 30)
-    ways = np.column_stack([np.tile(true[chosen], 8), np.linspace(control[chosen], predicted[chosen], 8).ravel()])
+    ends = predicted[chosen] if intervals is None else np.fmax(predicted, intervals[:, 1])[chosen]
+    ways = np.column_stack([np.tile(true[chosen], 8), np.linspace(control[chosen], ends, 8).ravel()])
     name_places(
         figure,
         axes,

@@ -20,6 +20,8 @@ from multipert.report.svg import INK, house_style
 
 GENES_DRAWN = 6
 """Genes whose expression is drawn."""
+MORE_DRAWN = 20
+"""Those of a single context, folded after the first."""
 PLACES_DRAWN = 8
 """Contexts, or contexts and perturbations, in which genes are drawn."""
 
@@ -38,13 +40,16 @@ def genes_across(summary: DatasetSummary) -> Section | None:
     groups = []
     for perturbation in dict.fromkeys(one for _, one in places):
         contexts = [reference for reference, one in places if one == perturbation]
-        panels = [
-            _by_context(summary, contexts, perturbation, gene) for gene in summary.responding(perturbation, GENES_DRAWN)
-        ]
-        groups.append(Group(panels, f"Under {perturbation}" if len(summary.card.perturbations) > 1 else ""))
+        # Of one context more genes are drawn: of several they would make the page long to load.
+        genes = summary.responding(perturbation, MORE_DRAWN if len(contexts) == 1 and not groups else GENES_DRAWN)
+        panels = [_by_context(summary, contexts, perturbation, gene) for gene in genes]
+        heading = f"Under {perturbation}" if len(summary.card.perturbations) > 1 else ""
+        groups.append(Group(panels[:GENES_DRAWN], heading))
+        if more := panels[GENES_DRAWN:]:
+            groups.append(Group(more, f"{len(more)} more genes", folded=True))
     if not groups:
         return None
-    few = len(groups) < len(summary.card.perturbations)
+    few = sum(not group.folded for group in groups) < len(summary.card.perturbations)
     text = Markup(
         "Log-normalised expression of the genes that respond most{}. In every context, from the top: {} A bar marks "
         "the mean, the arrow the direction of the true response.{} The models drawn are {} and what it must beat.{}"

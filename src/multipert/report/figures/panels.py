@@ -35,12 +35,16 @@ class Panel:
 
 @dataclass(frozen=True)
 class Group:
-    """Panels side by side, under a heading and a remark of their own where there are several groups."""
+    """Panels side by side, under a heading and a remark of their own where there are several groups.
+
+    A ``folded`` group opens at a click on its heading.
+    """
 
     panels: Sequence[Panel]
     heading: str = ""
     remark: str = ""
     size: Literal["", "wide", "small-ones"] = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ REPLICATED = 0.5
 """``covariance_distance`` that a replicate must fall below for that to be told."""
 ROUNDING = 1e-6
 """A score that differs from a rival's by less than this share of it is the same."""
+FAR = "its population is far from the true one"
+"""What is said of a population that is neither all alike nor without structure, and yet wrong."""
 CONFIDENCE = 0.95
 """Of the intervals of a lead."""
 
@@ -201,9 +203,9 @@ def _direction(table: pd.DataFrame, cannot_tell: Collection[str]) -> Aspect:
     state: State = "right" if share >= RIGHT else "partly" if share >= PARTLY else "wrong"
     where = ""
     if len(known) < len(rows):
-        names = [", ".join(map(str, place if isinstance(place, tuple) else (place,))) for place in known.index[:3]]
+        names = [_place(place) for place in known.index[:3]]
         more = " and others" if len(known) > 3 else ""
-        where = f" Only {len(known)} of {len(rows)} responses are reproducible: {'; '.join(names)}{more}."
+        where = f" Only {len(known)} of {len(rows)} responses are reproducible: {', '.join(names)}{more}."
     said = {"right": "right", "partly": "roughly right", "wrong": "wrong"}[state]
     text = (
         f"{said}: the predicted response correlates with the true one at {_number(score)}; a replicate reaches "
@@ -217,6 +219,11 @@ def _direction(table: pd.DataFrame, cannot_tell: Collection[str]) -> Aspect:
             return Aspect("Direction", "wrong", text, fault)
     fault = {"right": "", "partly": "its direction is only roughly right", "wrong": "its direction is wrong"}[state]
     return Aspect("Direction", state, text, fault)
+
+
+def _place(names: object) -> str:
+    """A place as sentences call it: the perturbation, in its context if that is told."""
+    return " in ".join(map(str, reversed(names))) if isinstance(names, tuple) else str(names)
 
 
 def _size(table: pd.DataFrame) -> Aspect:
@@ -246,7 +253,7 @@ def _population(table: pd.DataFrame, cannot_tell: Collection[str], judge: str) -
             f"{judge} {_number(score)}, {way} {BOUNDS_CALLED[_better_floor(rows, judge)]} ({_number(floor)}) to a "
             f"replicate ({_number(ceiling)})"
         )
-    fault = "" if state in ("right", "unknown") else "its population is far from the true one"
+    fault = "" if state in ("right", "unknown") else FAR
     apart, floor, ceiling = (_mean(table, "covariance_distance", name) for name in ("score", "floor", "ceiling"))
     shows = "covariance_distance" not in cannot_tell and ceiling < REPLICATED
     if _mean(table, "variance_ratio") < ALIKE:
@@ -262,11 +269,16 @@ def _genes(table: pd.DataFrame) -> Aspect:
     signs, found = _mean(table, "sign_deg100"), _mean(table, "de_recall")
     if not np.isfinite(signs):
         return Aspect("Genes", "unknown", "cannot be told: too few genes respond significantly.")
-    state: State = "right" if signs >= 0.9 else "partly" if signs >= 0.7 else "wrong"
+    state = of_signs(signs)
     text = f"of the genes that rise most, {100 * signs:.0f}% go the right way"
     if np.isfinite(found):
         text += f"; of all that respond, the prediction finds {100 * found:.0f}%"
     return Aspect("Genes", state, f"{text}.")
+
+
+def of_signs(share: float) -> State:
+    """How genes are of which a share goes the right way; half would by chance."""
+    return "right" if share >= 0.9 else "partly" if share >= 0.7 else "wrong"
 
 
 def _certainty(leads: Sequence[Lead], silent: bool) -> Aspect:
@@ -302,8 +314,7 @@ def _answer(who: str, aspects: Sequence[Aspect], leads: Sequence[Lead]) -> tuple
     ahead = " and ".join(one.rival for one in leads)
     nearer = f"{who} is nearer to the truth than {ahead}"
     if faults:
-        cells = population.state == "wrong" and faults == [population.fault]
-        answer = "As a mean response only." if cells else "Only in part."
+        answer = "As a mean response only." if faults == [population.fault] != [FAR] else "Only in part."
         return "partly", answer, _sentence(f"{nearer}, but {_listed(faults)}")
     right = [aspect.name.lower() for aspect in (direction, size, population) if aspect.state == "right"]
     nearer += f", and right in {_listed(right)}" if right else ""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from multipert.evaluation import METRICS
-from multipert.evaluation.trust import Aspect, Lead, Tone, lead, trust
+from multipert.evaluation.trust import Aspect, Lead, Tone, lead, of_signs, trust
 from multipert.models import MODELS
 from multipert.report.numbers import BETTER, number, shared_decimals
 from multipert.report.reliable import reliable_genes
@@ -127,7 +127,7 @@ def _with_names(summary: DatasetSummary, subject: str, aspect: Aspect) -> Aspect
         text += f": {_listed(genes.reliable, _GENES)}"
     if genes.astray:
         text += f". Not to be relied on: {_listed(genes.astray, _GENES)}"
-    return replace(aspect, text=f"{text}.")
+    return replace(aspect, state=of_signs(genes.right_way / genes.responding), text=f"{text}.")
 
 
 def _beside(subject: str, beside: Lead | None) -> str:

@@ -37,7 +37,7 @@ def genes_across(summary: DatasetSummary) -> Section | None:
     # Of doses, the one farthest from control: the others have the dose-response curves.
     several = min(PERTURBATIONS_DRAWN, max(1, PLACES_DRAWN // max(1, len(summary.references))))
     places = summary.places(PLACES_DRAWN, perturbations=1 if summary.doses else several)
-    groups = []
+    groups: list[Group] = []
     for perturbation in dict.fromkeys(one for _, one in places):
         contexts = [reference for reference, one in places if one == perturbation]
         # Of one context more genes are drawn: of several they would make the page long to load.

@@ -6,10 +6,17 @@ their members (:mod:`multipert.data.condition_vectors`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from multipert.models.relatives import relatives
+
+if TYPE_CHECKING:
+    from multipert.data.condition_vectors import ConditionVectors
 
 Doubles = npt.NDArray[np.float64]
 
@@ -50,21 +57,23 @@ class Regression:
     weights
         (new, seen): the effect of a new perturbation is the sum of the seen ones', so weighted.
     squares
-        (genes,) mean squared error made with each seen perturbation left out.
+        (seen, genes) squared error made of each seen perturbation when it was left out.
     """
 
     weights: Doubles
     squares: Doubles
 
 
-def regress(vectors: Doubles, effects: Doubles, new: Doubles) -> Regression:
-    """Choose penalty and size of a ridge regression by leaving seen perturbations out, one at a time.
+def regress(
+    vectors: Doubles, effects: Doubles, new: Doubles, *, around_mean: bool = True, smooth: bool = False
+) -> Regression:
+    """Choose a ridge regression by leaving seen perturbations out, one at a time.
 
-    With ``K`` the inner products of the centred vectors, a perturbation is given
+    With ``K`` the kernel of the seen perturbations and ``k`` that of a new one with them (both centred), it is given
     ``a (mean + k (K + penalty)^-1 (effects - mean))``. The errors of leaving out follow from the one fit: residuals
-    divided by ``1 - S_ii``, S the matrix that smooths the seen effects. Of the penalties the one with the smallest is
-    taken, an infinite one (the mean alone) among them; and ``a``, between 0 and 1, is what the left-out effects have
-    of their predictions: 0 where nothing can be told.
+    divided by ``1 - S_ii``, S the matrix that smooths the seen effects. The kernel and the penalty with the smallest
+    are taken, an infinite penalty (the mean alone) among them; and ``a``, between 0 and 1, is what the left-out effects
+    have of their predictions: 0 where nothing can be told.
 
     Parameters
     ----------
@@ -72,28 +81,180 @@ def regress(vectors: Doubles, effects: Doubles, new: Doubles) -> Regression:
         (seen, width) and (seen, genes).
     new
         (new, width).
+    around_mean
+        Whether effects lie around their mean; else around none, so that a zero vector has no effect.
+    smooth
+        Whether Gaussian kernels may be chosen beside the linear one: effects that bend with features.
     """
     n = len(vectors)
-    centre = vectors.mean(axis=0)
-    apart, to_new = vectors - centre, new - centre
-    K = apart @ apart.T
-    scale = max(float(np.diag(K).mean()), 1e-300)
-    sizes, axes = np.linalg.eigh(K)
-    sizes = np.maximum(sizes, 0)
     if n < 2:
-        return Regression(np.ones((len(new), n)), effects[0] ** 2)
-    best = (np.inf, 1.0, np.empty(0), np.empty(0))
-    for penalty in (*PENALTIES * scale, np.inf):
-        smooth = 1 / n + (axes * (sizes / (sizes + penalty))) @ axes.T
-        residual = (effects - smooth @ effects) / (1 - np.diag(smooth).clip(max=1 - 1e-9))[:, None]
-        left_out = effects - residual
-        size = float((left_out * effects).sum() / max((left_out**2).sum(), 1e-300))
-        size = min(max(size, 0.0), 1.0)
-        squares = ((effects - size * left_out) ** 2).mean(axis=0)
-        if squares.sum() < best[0]:
-            inverse = (axes / (sizes + penalty)) @ axes.T if np.isfinite(penalty) else np.zeros_like(K)
-            best = (float(squares.sum()), size, inverse, squares)
-    _, size, inverse, squares = best
-    dual = to_new @ apart.T @ inverse
-    weights: Doubles = size * (1 / n + dual - dual.mean(axis=1, keepdims=True))
-    return Regression(weights, squares)
+        return Regression(np.ones((len(new), n)), effects**2)
+    H = np.eye(n) - 1 / n if around_mean else np.eye(n)
+    mean = np.full(n, 1 / n if around_mean else 0.0)
+    best, chosen = np.inf, None
+    for K, k in _kernels(vectors, new, smooth=smooth):
+        sizes, axes = np.linalg.eigh(H @ K @ H)
+        sizes = np.maximum(sizes, 0)
+        to_new = (k - K.mean(axis=0) * around_mean) @ H
+        for penalty in (*PENALTIES * max(sizes.sum() / n, 1e-300), np.inf):
+            inverse = (axes / (sizes + penalty)) @ axes.T if np.isfinite(penalty) else np.zeros((n, n))
+            smoother = mean + (axes * sizes) @ axes.T @ inverse @ H
+            residual = (effects - smoother @ effects) / (1 - np.diag(smoother).clip(max=1 - 1e-9))[:, None]
+            left_out = effects - residual
+            size = float((left_out * effects).sum() / max((left_out**2).sum(), 1e-300))
+            size = min(max(size, 0.0), 1.0)
+            squares = (effects - size * left_out) ** 2
+            if squares.sum() < best:
+                best, chosen = float(squares.sum()), Regression(size * (mean + to_new @ inverse @ H), squares)
+    assert chosen is not None
+    return chosen
+
+
+def _kernels(vectors: Doubles, new: Doubles, *, smooth: bool) -> Iterator[tuple[Doubles, Doubles]]:
+    """Kernels among seen perturbations, (seen, seen), and of new ones with them, (new, seen)."""
+    yield vectors @ vectors.T, new @ vectors.T
+    if smooth:
+        among = ((vectors[:, None] - vectors) ** 2).sum(axis=-1)
+        across = ((new[:, None] - vectors) ** 2).sum(axis=-1)
+        typical = float(np.median(among[among > 0])) if (among > 0).any() else 1.0
+        for width in (0.5, 1.0, 2.0, 4.0):
+            yield np.exp(-among / (2 * width * typical)), np.exp(-across / (2 * width * typical))
+
+
+@dataclass(frozen=True, eq=False)
+class PutTogether:
+    """The effect of a perturbation that training never saw, made of those that it did.
+
+    Attributes
+    ----------
+    weights
+        (seen,): the effect is the sum of the seen ones', so weighted.
+    squares
+        (genes,) mean squared error of effects put together so, made with seen perturbations left out.
+    """
+
+    weights: Doubles
+    squares: Doubles
+
+
+def put_together(
+    names: Sequence[str],
+    seen: Sequence[str],
+    effects: Doubles,
+    doses: Mapping[str, float],
+    vectors: ConditionVectors | None,
+) -> dict[str, PutTogether]:
+    """Put the effects of unseen perturbations together, each in the way that training perturbations support.
+
+    - A combination whose members were seen is their sum, times one number for all combinations where leaving seen
+      combinations out shows it to be better than the plain sum.
+    - A dose lies on the line between its neighbours (:func:`~multipert.models.relatives.relatives`), or on the smooth
+      curve of a regression from doses; whichever errs less for the seen doses that lie alike (between, below or above
+      all others).
+    - Any other perturbation is read off its features by :func:`regress`; of a combination, the members that were not
+      seen.
+
+    Parameters
+    ----------
+    names
+        The unseen perturbations.
+    seen, effects
+        The seen ones, and their effects, (seen, genes).
+    doses
+        The dose of each of all of them; empty without doses.
+    vectors
+        What perturbations are, where that is known.
+
+    Returns
+    -------
+    dict
+        By name; those of which nothing is known are not in it.
+    """
+    from multipert.data.splits import members  # only here, so that models are listed without the weight of anndata
+
+    index = {name: row for row, name in enumerate(seen)}
+    told = _by_relatives(names, index, effects, doses)
+    if vectors is None:
+        return told
+    described = [name for name in names if not vectors.missing([name], doses)]
+    alone = [part for name in described for part in members(name) if part not in index and part != name]
+    asked = [name for name in dict.fromkeys([*described, *alone]) if not vectors.says_nothing_of(name, doses)]
+    if not asked:
+        return told
+    v = vectors.of([*seen, *asked], doses, "").sum(axis=1, dtype=np.float64)
+    by_number = vectors.source in ("members", "dose")
+    read = regress(v[: len(seen)], effects, v[len(seen) :], around_mean=not by_number, smooth=not by_number)
+    for name in described:
+        kind = kind_among(name, seen, doses)
+        parts = members(name)
+        like = [row for row, one in enumerate(seen) if kind_among(one, seen, doses) == kind] or list(range(len(seen)))
+        squares = read.squares[like].mean(axis=0)
+        if name in told and (kind == "combination" or told[name].squares.sum() <= squares.sum()):
+            continue
+        if len(parts) > 1 and name not in doses and all(part in index or part in asked for part in parts):
+            rows = [np.eye(len(seen))[index[p]] if p in index else read.weights[asked.index(p)] for p in parts]
+            told[name] = PutTogether(np.sum(rows, axis=0), squares * sum(p not in index for p in parts))
+        elif name in asked:
+            told[name] = PutTogether(read.weights[asked.index(name)], squares)
+    return told
+
+
+def _by_relatives(
+    names: Sequence[str], index: Mapping[str, int], effects: Doubles, doses: Mapping[str, float]
+) -> dict[str, PutTogether]:
+    """Sums of members, and lines between doses; how far both err, by leaving seen ones out."""
+
+    def weights(name: str, known: Sequence[str]) -> Doubles | None:
+        parts = relatives(name, known, doses)
+        row = np.zeros(len(index))
+        row[[index[part] for part in parts]] = [*parts.values()]
+        return row if parts else None
+
+    seen = list(index)
+    guesses = {name: weights(name, [one for one in seen if one != name]) for name in seen}
+    left_out: dict[str, list[tuple[Doubles, Doubles]]] = {}
+    for name, row in guesses.items():
+        if row is not None:
+            left_out.setdefault(kind_among(name, seen, doses), []).append((row @ effects, effects[index[name]]))
+    size, told = _size_of_sums(left_out.get("combination", [])), {}
+    for name in names:
+        row = weights(name, seen)
+        if row is None:
+            continue
+        kind = kind_among(name, seen, doses)
+        scale = size if kind == "combination" else 1.0
+        shown = [(truth - scale * guess) ** 2 for guess, truth in left_out.get(kind, [])]
+        # Where none was left out, as far off as the smallest and the largest of what is added lie apart.
+        squares = np.mean(shown, axis=0) if shown else np.ptp(effects[row != 0], axis=0) ** 2 / 4
+        told[name] = PutTogether(scale * row, squares)
+    return told
+
+
+def _size_of_sums(pairs: Sequence[tuple[Doubles, Doubles]]) -> float:
+    """What sums of members are multiplied by: 1, unless left-out combinations show another number to be better."""
+    if len(pairs) < 3:
+        return 1.0
+    inner = np.array([[guess @ truth, guess @ guess] for guess, truth in pairs])
+    others = inner.sum(axis=0) - inner
+    left_out = others[:, 0] / np.maximum(others[:, 1], 1e-300)
+    errors = np.array(
+        [
+            [((truth - guess) ** 2).sum(), ((truth - size * guess) ** 2).sum()]
+            for (guess, truth), size in zip(pairs, left_out, strict=True)
+        ]
+    ).sum(axis=0)
+    total = inner.sum(axis=0)
+    return float(total[0] / max(total[1], 1e-300)) if errors[1] < errors[0] else 1.0
+
+
+def kind_among(name: str, seen: Sequence[str], doses: Mapping[str, float]) -> str:
+    """How a perturbation lies among the seen ones: what errors of it are like."""
+    from multipert.data.splits import members
+
+    if name in doses:
+        compound = name.rpartition("@")[0]
+        ladder = [doses[one] for one in seen if one != name and one in doses and one.rpartition("@")[0] == compound]
+        if not ladder:
+            return "combination" if len(members(compound)) > 1 else "single"
+        return "below" if doses[name] < min(ladder) else "above" if doses[name] > max(ladder) else "between"
+    return "combination" if len(members(name)) > 1 else "single"

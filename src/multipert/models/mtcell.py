@@ -16,7 +16,7 @@ zero, and the prediction to no change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from multipert.models.base import Answer, Model, Question
 from multipert.models.baselines import mean_shifts
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
 from multipert.models.correction import DEPTH, Trees, correct, features
+from multipert.models.effects import kind_among, put_together
 from multipert.models.explanation import LEVEL, MeanResponse
 from multipert.models.familiarity import relative_distance
 from multipert.models.posterior import (
@@ -41,7 +42,6 @@ from multipert.models.posterior import (
     variance,
 )
 from multipert.models.registry import register
-from multipert.models.relatives import relatives
 from multipert.models.transfer import OF_NOISE, Contexts, Doubles, softmax_weights, stack, terms
 from multipert.training import History
 
@@ -76,6 +76,7 @@ class MTCell(Model):
     predicts_unseen = True
     learns_from_pilot = True
     gives_intervals = True
+    takes_features = True
     may_be_nan = ("quantiles",)
 
     learnt_: Arrays
@@ -90,43 +91,76 @@ class MTCell(Model):
     ) -> History:
         # Contexts are left out, not cells: every cell that training may see counts.
         self.learnt_ = gene_moments(data, np.sort(np.concatenate([split.train, split.validation])))
-        self.learnt_["unseen"] = self._put_together(data)
-        seen = [self._seen(condition) for condition in range(1, len(data.conditions))]
+        self.learnt_["unseen"] = np.array([], dtype=np.int64)
+        unseen = [name for c, name in enumerate(data.conditions) if c and not self.learnt_["cells"][c].any()]
+        self.learnt_["unseen"] = self._put_together(unseen)
         for what in ("mean", "share"):
-            known = {1 + i: self._contexts(what, 1 + i, contexts) for i, contexts in enumerate(seen) if len(contexts)}
+            known = self._known(what)
             real = [contexts for c, contexts in known.items() if c not in self.learnt_["unseen"]]
             coefficients = self.learnt_[f"{what}_terms"] = stack(real)
             trees = correct(real, coefficients)
             self.learnt_ |= {f"{what}_{name}": values for name, values in vars(trees).items()}
-            shown = [leave_out(known[c], coefficients) if c in known else None for c in range(len(data.conditions))]
-            self.learnt_ |= _as_arrays(what, shown, len(data.genes))
+            self.learnt_ |= self._look_back(what, known, range(len(data.conditions)))
         return History()
 
-    def _put_together(self, data: PerturbationData) -> Rows:
-        """Fill in perturbations that training never saw from those it did; which ones, (unseen,)."""
-        cells, index = self.learnt_["cells"], {name: i for i, name in enumerate(data.conditions)}
-        seen = [name for name in data.perturbations if cells[index[name]].any()]
-        filled = []
-        for name in data.perturbations:
-            parts = {} if name in seen else relatives(name, seen, data.doses)
-            if parts:
-                filled.append(index[name])
-                self._fill(index[name], np.array([index[part] for part in parts]), np.array([*parts.values()]))
-        return np.array(filled, dtype=np.int64)
+    def _known(self, what: str) -> dict[int, Contexts]:
+        """By perturbation, the contexts in which it was seen or put together; those of which there are some."""
+        seen = {c: self._seen(c) for c in range(1, len(self.metadata_.conditions))}
+        return {c: self._contexts(what, c, contexts) for c, contexts in seen.items() if len(contexts)}
 
-    def _fill(self, condition: int, parts: Rows, weights: Doubles) -> None:
-        """Write down a perturbation as the weighted sum of the shifts of others, where all of them were seen."""
+    def _look_back(self, what: str, known: Mapping[int, Contexts], conditions: Iterable[int]) -> Arrays:
+        """What leaving out contexts shows of conditions."""
+        coefficients = self.learnt_[f"{what}_terms"]
+        shown = [leave_out(known[c], coefficients) if c in known else None for c in conditions]
+        return _as_arrays(what, shown, len(self.metadata_.genes))
+
+    def _describe(self, names: Sequence[str]) -> None:
+        before, shape = len(self.metadata_.conditions) - len(names), (len(names), len(self.metadata_.contexts))
+        more = {what: np.zeros((*shape, len(self.metadata_.genes))) for what in ("mean", "variance", "share")}
+        more["cells"] = np.zeros(shape)
+        more["quantiles"] = np.full((*more["mean"].shape, len(LEVELS)), np.nan)
+        self.learnt_ = {**self.learnt_, **{what: _under(self.learnt_[what], rows) for what, rows in more.items()}}
+        self.learnt_["unseen"] = np.concatenate([self.learnt_["unseen"], self._put_together(names)])
+        for what in ("mean", "share"):
+            shown = self._look_back(what, self._known(what), range(before, before + len(names)))
+            self.learnt_ |= {name: _under(self.learnt_[name], rows) for name, rows in shown.items()}
+
+    def _put_together(self, names: Sequence[str]) -> Rows:
+        """Fill in perturbations that training never saw from those it did; which ones, (unseen,)."""
+        metadata, cells = self.metadata_, self.learnt_["cells"]
+        index = {name: i for i, name in enumerate(metadata.conditions)}
+        seen = [
+            name
+            for name in metadata.conditions[1:]
+            if len(self._seen(index[name])) and index[name] not in self.learnt_["unseen"]
+        ]
+        if not names or not seen:
+            return np.array([], dtype=np.int64)
+        shifts = np.stack([self._of("mean", index[name], self._seen(index[name])).mean(axis=0) for name in seen])
+        shifts -= np.stack([self._of("mean", 0, self._seen(index[name])).mean(axis=0) for name in seen])
+        told = put_together(names, seen, shifts, metadata.doses, self.vectors_)
+        for name, one in told.items():
+            parts = np.flatnonzero(np.abs(one.weights) > WEIGHT)
+            rows = np.array([index[seen[i]] for i in parts], dtype=np.int64)
+            self._fill(index[name], rows, one.weights[parts], one.squares)
+        return np.array([index[name] for name in told if cells[index[name]].any()], dtype=np.int64)
+
+    def _fill(self, condition: int, parts: Rows, weights: Doubles, squares: Doubles) -> None:
+        """Write down a perturbation as the weighted sum of the shifts of others, where all of them were seen.
+
+        ``squares``, (genes,), is how far such sums err.
+        """
         cells = self.learnt_["cells"]
         contexts = np.flatnonzero((cells[0] > 0) & (cells[parts] > 0).all(axis=0))
-        n = cells[parts][:, contexts].min(axis=0)
+        n = cells[[0, *parts]][:, contexts].min(axis=0)
         for what in ("mean", "share", "quantiles"):
             control, others = self.learnt_[what][0, contexts], self.learnt_[what][parts][:, contexts]
             total = control + np.tensordot(weights, others - control, 1)
             self.learnt_[what][condition, contexts] = np.clip(total, 0, 1 if what == "share" else None)
-        # The variance of one cell that gives the sum its sampling noise.
+        # The variance of one cell that gives the sum its sampling noise, and what sums err beside.
         noise = np.tensordot(weights**2, self.learnt_["variance"][parts][:, contexts], 1)
         noise += (1 - weights.sum()) ** 2 * self.learnt_["variance"][0, contexts]
-        self.learnt_["variance"][condition, contexts] = noise
+        self.learnt_["variance"][condition, contexts] = noise + squares * np.maximum(n - 1, 1)[:, None]
         cells[condition, contexts] = n
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
@@ -226,7 +260,14 @@ class MTCell(Model):
         )
         doubts = []
         if condition in self.learnt_["unseen"]:
-            doubts.append(f"training saw no cell of {name!r}: its shifts were put together from those of others")
+            seen = [one for c, one in enumerate(self.metadata_.conditions) if c and c not in self.learnt_["unseen"]]
+            kind = kind_among(name, seen, self.metadata_.doses)
+            beyond = (
+                f", an extrapolation: it lies {kind} every dose that was seen" if kind in ("below", "above") else ""
+            )
+            doubts.append(
+                f"training saw no cell of {name!r}: its shifts were put together from those of others{beyond}"
+            )
         if len(contexts) == 1:
             only = self.metadata_.contexts[contexts[0]]
             doubts.append(f"{name!r} was seen in one context only ({only!r}): how far others differ cannot be told")
@@ -320,6 +361,9 @@ class MTCell(Model):
         }
 
 
+WEIGHT = 1e-4
+"""Below which a perturbation has no part in another that is put together."""
+
 EXPERIENCE = ("left_out", "squares", "expected", "found", "skill", "trust")
 """The attributes of an experience, in order, as they are kept."""
 
@@ -330,6 +374,11 @@ def _as_arrays(what: str, shown: Sequence[Experience | None], n_genes: int) -> A
     nothing = Experience(0, np.zeros(n_genes), line, line, 0.0, 1.0)
     columns = zip(*(astuple(one or nothing) for one in shown), strict=True)
     return {f"{what}_{name}": np.array(values) for name, values in zip(EXPERIENCE, columns, strict=True)}
+
+
+def _under(array: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array with more rows, of its own type."""
+    return np.concatenate([array, rows.astype(array.dtype)])
 
 
 def gene_moments(data: PerturbationData, rows: Rows) -> Arrays:

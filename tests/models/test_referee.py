@@ -503,10 +503,11 @@ class PlainPreGAN(nn.Module):
         return out
 
 
-def test_scpregan() -> None:
+@pytest.mark.parametrize("slip", [True, False])
+def test_scpregan(slip: bool) -> None:
     options = {"hidden": (12, 8), "latent": 4, "batch_size": 16, "epochs": 2, "iterations": 2, "decay_every": 3}
-    weight = {"reconstruction_weight": 1.0, "adversarial_weight": 0.2, "encoding_weight": 0.1}
-    case = Case("scpregan", world(["p"]), {**options, **weight, "encoder_lr": 5e-4})
+    weight = {"reconstruction_weight": 2.0, "adversarial_weight": 0.2, "encoding_weight": 0.1}
+    case = Case("scpregan", world(["p"]), {**options, **weight, "encoder_lr": 5e-4, "label_slip": slip})
     plain = PlainPreGAN(3)
     copy_weights(case.before[0], plain)
 
@@ -518,8 +519,9 @@ def test_scpregan() -> None:
         return {"discriminators": loss_a + loss_b}
 
     def generators(draws: Draws, epoch: int) -> Mapping[str, Tensor]:
-        """A second batch, under the labels of the first: the original's slip."""
-        a, b, at, bt = (draws[k] for k in ("next control", "next perturbed", "label/control", "label/perturbed"))
+        """A second batch; under the labels of the first, in the original's slip."""
+        a, b = draws["next control"], draws["next perturbed"]
+        at, bt = (draws[f"label/{'' if slip else 'next '}{side}"] for side in ("control", "perturbed"))
         za, zb = plain.E(a), plain.E(b)
         aa, ab, ba, bb = plain.G_A(za), plain.G_B(za), plain.G_A(zb), plain.G_B(zb)
         zaa, zab, zba, zbb = (plain.E(x) for x in (aa, ab, ba, bb))
@@ -531,7 +533,7 @@ def test_scpregan() -> None:
         on_a, on_b = (torch.cat(cells) for cells in ((aa, aba, ba), (bb, bab, ab)))
         adversarial = 3 * plain.judged(plain.D_A, on_a, torch.cat([at, at, bt]), 1)
         adversarial = adversarial + 3 * plain.judged(plain.D_B, on_b, torch.cat([bt, bt, at]), 1)
-        loss = reconstruction + 0.2 * adversarial + 0.1 * encoding
+        loss = 2.0 * reconstruction + 0.2 * adversarial + 0.1 * encoding
         return {"loss": loss, "reconstruction": reconstruction, "adversarial": adversarial, "encoding": encoding}
 
     adam = {
@@ -600,7 +602,8 @@ class PlainButterfly(nn.Module):
         return zr, za, self.out_r(sr), self.out_a(sr), self.out_r(sa), self.out_a(sa), kl
 
 
-def test_scbutterfly() -> None:
+@pytest.mark.parametrize("against_below", [100.0, 0.0])
+def test_scbutterfly(against_below: float) -> None:
     options: dict[str, Any] = {
         "control_hidden": (12,),
         "perturbed_hidden": (10,),
@@ -610,7 +613,7 @@ def test_scbutterfly() -> None:
         "dropout": 0.0,
         "kl_weight": 8.0,
         "kl_warmup": 2,
-        "against_below": 100.0,
+        "against_below": against_below,
         "batch_size": 16,
         "pretrain_epochs": 3,
         "epochs": 3,
@@ -654,7 +657,8 @@ def test_scbutterfly() -> None:
     def translators(draws: Draws, epoch: int) -> Mapping[str, Tensor]:
         against = discriminated(draws)
         errors, kl = decoded(draws)
-        return {"loss": errors + share(epoch) * 16 / GENES * kl - against, "mse": errors, "kl": kl}
+        taken_off = against if against < against_below else 0.0
+        return {"loss": errors + share(epoch) * 16 / GENES * kl - taken_off, "mse": errors, "kl": kl}
 
     def coder(side: PlainSide) -> torch.optim.Optimizer:
         return torch.optim.Adam([*side.encoder.parameters(), *side.decoder.parameters()], 1e-3)

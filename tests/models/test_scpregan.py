@@ -1,4 +1,4 @@
-"""scPreGAN: its losses against plain torch, what moves and how fast, and the model from end to end."""
+"""scPreGAN: what moves and how fast, and the model from end to end."""
 
 from typing import Any
 
@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 import torch
 from anndata import AnnData
-from torch import Tensor, nn
+from torch import nn
 
 import multipert as mp
 from models.conftest import KEYS
-from models.plain_batches import first_batch
 from multipert.models.metadata import FitMetadata
 from multipert.models.scpregan import ScPreGAN
 from multipert.networks import CrossGenerator
-from multipert.training import Batch, SideBySide, Stage
+from multipert.training import SideBySide, Stage
 from multipert.training.acceleration.accelerate import stored_weight
 
 FAST: dict[str, Any] = {"hidden": (12, 8), "latent": 4, "batch_size": 8, "epochs": 2, "iterations": 3}
@@ -43,93 +42,6 @@ def training(model: ScPreGAN, data: mp.PerturbationData, condition: int = 1) -> 
     assert isinstance(network, CrossGenerator)
     (stage,) = model._one_training(network, data, mp.leave_context_out(data, "B"), [condition])
     return network, stage
-
-
-# The network and its losses, once more in plain torch.
-
-
-def plain(linear: Any) -> nn.Linear:
-    out = nn.Linear(linear.in_features, linear.out_features)
-    out.weight.data, out.bias.data = linear.weight.detach(), linear.bias.detach()
-    return out
-
-
-class Plain:
-    """The same weights in the authors' layout: E, G_A, G_B, D_A, D_B, with sigmoid and softmax outputs."""
-
-    def __init__(self, network: Any) -> None:
-        def normed(layers: Any) -> list[nn.Module]:
-            out: list[nn.Module] = []
-            for layer in layers:
-                out += [plain(layer[0]), nn.LayerNorm(layer[0].out_features), nn.ReLU()]
-            return out
-
-        self.E = nn.Sequential(*normed(network.encoder[0]), plain(network.encoder[1]))
-        self.G = {side: nn.Sequential(*normed(network.generators[side])) for side in ("control", "perturbed")}
-        self.D = {}
-        for side in ("control", "perturbed"):
-            judge = network.discriminators[side]
-            first, second = (plain(layer[0]) for layer in judge.body)
-            body = nn.Sequential(first, nn.ReLU(), second, nn.ReLU())
-            real, classes = nn.Sequential(plain(judge.real), nn.Sigmoid()), plain(judge.classes)
-            self.D[side] = body, real, nn.Sequential(classes, nn.Softmax(dim=1))
-
-    def judged(self, side: str, x: Tensor, contexts: Tensor, target: float) -> Tensor:
-        body, real, classes = self.D[side]
-        h = body(x)
-        said = real(h).squeeze(1)
-        return nn.BCELoss()(said, torch.full_like(said, target)) + nn.NLLLoss()(classes(h), contexts)
-
-
-@pytest.fixture(scope="module")
-def case(data: mp.PerturbationData) -> tuple[ScPreGAN, CrossGenerator, Batch]:
-    model = ScPreGAN(**FAST)
-    network, stage = training(model, data)
-    network.eval()  # spectral norms stand still
-    return model, network, first_batch(stage.batches)
-
-
-def test_the_discriminators_loss(case: tuple[ScPreGAN, CrossGenerator, Batch]) -> None:
-    model, network, batch = case
-    them, (a, b) = Plain(network), (batch.cells[side] for side in ("control", "perturbed"))
-    at, bt = batch.labels["control"], batch.labels["perturbed"]
-    expected = them.judged("control", a, at, 1) + them.judged("control", them.G["control"](them.E(b)), bt, 0)
-    expected = expected + them.judged("perturbed", b, bt, 1)
-    expected = expected + them.judged("perturbed", them.G["perturbed"](them.E(a)), at, 0)
-    terms = model._discriminator_loss(network, batch)
-    assert list(terms) == ["discriminators"]
-    torch.testing.assert_close(terms["discriminators"], expected)
-
-
-@pytest.mark.parametrize("slip", [False, True])
-def test_the_generators_loss_is_over_the_second_batch(case: tuple[ScPreGAN, CrossGenerator, Batch], slip: bool) -> None:
-    _, network, batch = case
-    weights: dict[str, Any] = {"reconstruction_weight": 2.0, "adversarial_weight": 0.3, "encoding_weight": 0.7}
-    model = ScPreGAN(**FAST, **weights, label_slip=slip)
-    assert not torch.equal(batch.labels["control"], batch.labels["next control"]), "else the slip makes no difference"
-    them, mse = Plain(network), nn.MSELoss()
-    reconstruction, adversarial, encoding = [], [], []
-    for side, other in (("control", "perturbed"), ("perturbed", "control")):
-        x, contexts = batch.cells[f"next {side}"], batch.labels[side if slip else f"next {side}"]
-        z = them.E(x)
-        same, cross = them.G[side](z), them.G[other](z)
-        cycled = them.G[side](them.E(cross))
-        reconstruction.append(mse(same, x))
-        adversarial += [them.judged(side, same, contexts, 1), them.judged(other, cross, contexts, 1)]
-        adversarial += [them.judged(side, cycled, contexts, 1)]
-        encoding += [mse(them.E(same), z.detach()), mse(them.E(cross), z.detach())]
-    terms = model._generator_loss(network, batch)
-    assert next(iter(terms)) == "loss"
-    for name, losses in (("reconstruction", reconstruction), ("adversarial", adversarial), ("encoding", encoding)):
-        torch.testing.assert_close(terms[name], torch.stack(losses).sum())
-    torch.testing.assert_close(
-        terms["loss"], 2 * terms["reconstruction"] + 0.3 * terms["adversarial"] + 0.7 * terms["encoding"]
-    )
-    # The source's latent is a fixed target: the gradient is that of the plain losses, where it is detached.
-    (ours,) = torch.autograd.grad(terms["loss"], network.get_parameter("encoder.0.0.0.weight"))
-    total = 2 * sum(reconstruction) + 0.3 * sum(adversarial) + 0.7 * sum(encoding)
-    (theirs,) = torch.autograd.grad(total, them.E.get_parameter("0.weight"))
-    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("preset", ["default", "study"])

@@ -107,7 +107,7 @@ def main() -> None:
     )
     for context in contexts:
         split = mp.leave_context_out(data, context)
-        cells = HeldOutCells.of(data, options.data, context, data.perturbations, results.metrics)
+        cells = HeldOutCells.of(data, options.data, split.rule, data.perturbations, results.metrics)
         references[options.data, context] = cells.reference(data, split)
         for name, precision, seed in itertools.product(names, options.precision, options.seeds):
             model = mp.models.create(name, preset=options.preset, seed=seed).fit(data, split, precision=precision)

@@ -92,7 +92,7 @@ def pilots(data: mp.PerturbationData, metrics: list[str] | None, draws: int) -> 
                 order = np.random.default_rng(draw).permutation(cells.n_obs)
                 kept = min(max(SIZES), cells.n_obs // 2)
                 rest = cells[np.sort(order[kept:])].copy()
-                for size in SIZES:
+                for size in (size for size in SIZES if size <= kept):
                     pilot = cells[order[:size]].copy()
                     ways = {"together": model.predict(control, name, pilot=pilot if size else None)}
                     if size:
@@ -101,7 +101,7 @@ def pilots(data: mp.PerturbationData, metrics: list[str] | None, draws: int) -> 
                         scores = {"error": relative_error(control, rest, predicted)}
                         if metrics != []:
                             scores |= mp.evaluate(control=control, truth=rest, predicted=predicted, metrics=metrics)
-                        found.append({"way": way, "pilot": min(size, kept), **scores})
+                        found.append({"way": way, "pilot": size, **scores})
     return pd.DataFrame(found)
 
 

@@ -124,6 +124,21 @@ def test_a_picture_comes_before_the_first_table(both: ReadPage) -> None:
     assert text.index("<svg") < text.index("<table")
 
 
+def test_what_a_pilot_would_add_is_drawn_where_records_have_it() -> None:
+    results = quick_study()
+    pilots = {"0": 0.8, "20": 0.4}
+    told = [
+        replace(one, pilots={size: {"stimulated": {"edist": edist, "degs": 1.0}} for size, edist in pilots.items()})
+        if one.label == "mtae-adv"
+        else one
+        for one in results.trials
+    ]
+    page = ReadPage(study_page(replace(results, trials=told)))
+    assert "edist of mtae-adv by the number of cells of a pilot, kang_subset" in labels(page)
+    assert "Means: 0.800 with 0, 0.400 with 20 cells." in read(page.root)
+    assert "pilot" not in " ".join(labels(quick()))
+
+
 def test_one_seed_has_no_spread() -> None:
     assert "± 0" not in quick().root.words
 

@@ -333,5 +333,5 @@ def _trial_rows(pairs: pd.DataFrame) -> list[BesideRow]:
             pair, decimals = known.get(metric, {}), 1 if metric == "degs" else 3
             ours, study = (number(float(pair.get(who, np.nan)), decimals) for who in ("ours", "study"))
             cells.append(Beside(str(pair.get("verdict", "unknown")), ours, study))
-        rows.append(BesideRow(label, [f"{held_out}, seed {seed}"], cells))
+        rows.append(BesideRow(str(label), [f"{held_out}, seed {seed}"], cells))
     return rows

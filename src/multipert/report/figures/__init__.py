@@ -10,6 +10,7 @@ from multipert.report.figures.dots import dot_plot, gene_differences
 from multipert.report.figures.genes import dose_response, genes_across
 from multipert.report.figures.metrics import metrics_across
 from multipert.report.figures.panels import Group, Panel, Section
+from multipert.report.figures.pilots import pilot_curves
 from multipert.report.figures.trials import cost_and_accuracy, training_curves
 from multipert.report.summary import DatasetSummary
 
@@ -18,6 +19,7 @@ FIGURES: Sequence[Callable[[DatasetSummary], Section | None]] = (
     metrics_across,
     predicted_means,
     populations,
+    pilot_curves,
     dot_plot,
     gene_differences,
     dose_response,

@@ -4,8 +4,9 @@
 
 Simulated counts, one context as the truth and another as its prediction, in memory (to read the files takes all ways
 alike). Every way runs in a process of its own; what it imports and compiles (a first call on a few cells) is left out
-of the seconds and contained in the peak memory. Ratios are of processor time: on a busy machine a second is longer. Ways that share metrics stand together, ours first; that they give the
-same numbers is the business of tests/evaluation/test_vcc2026.py, test_calibration.py and test_interop.py.
+of the seconds and contained in the peak memory. Ratios are of processor time: on a busy machine a second is longer.
+Ways that share metrics stand together, ours first; that they give the same numbers is the business of
+tests/evaluation/test_vcc2026.py, test_calibration.py and test_interop.py.
 """
 
 from __future__ import annotations

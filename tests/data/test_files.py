@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,3 +215,35 @@ def test_a_zarr_that_is_a_file_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="it is a file, name a folder, or delete it first"):
         check_writable(tmp_path / "cells.zarr")
+
+
+@pytest.mark.parametrize("table", ["obs", "var"])
+@pytest.mark.parametrize("ending", [".h5ad", ".zarr"])
+def test_a_file_without_names_is_refused(tmp_path: Path, cells: AnnData, table: str, ending: str) -> None:
+    path = tmp_path / f"cells{ending}"
+    write_cells(cells, path)
+    if ending == ".zarr":
+        shutil.rmtree(path / table)
+        (path / ".zmetadata").unlink(missing_ok=True)
+    else:
+        with h5py.File(path, "a") as file:
+            del file[table]
+
+    with pytest.raises(InputError, match=rf"cells\{ending} holds no names of (cells|genes) \({table}\)"):
+        read_cells(path)
+
+
+def test_indices_and_categories_of_other_kinds_are_refused(tmp_path: Path, cells: AnnData) -> None:
+    for number, (key, change) in enumerate(
+        (("X/indices", lambda x: x.astype("S3")), ("obs/condition/categories", lambda x: x[:, None]))
+    ):
+        path = tmp_path / f"{number}.h5ad"
+        write_cells(cells, path)
+        with h5py.File(path, "a") as file:
+            attributes, changed = dict(file[key].attrs), change(file[key][()])
+            del file[key]
+            file[key] = changed
+            file[key].attrs.update(attributes)
+
+        with pytest.raises(InputError, match=r"damaged"):
+            read_cells(path)

@@ -15,7 +15,7 @@ Mutation = Callable[[Any, Rng], str]
 
 TEXTS = ("", " ", "x", "control", "\u00b5g/ml", "\u202etfel", "a\tb\nc", "\U0001f9ec" * 3, "\ufeffx", "nan", "A" * 5000)
 NUMBERS = (0, -1, 1, 7, 2**31, -(2**63), 10**8, 10**30, 0.5, -0.0, 1e-300, 1e308, float("inf"), float("nan"))
-JSON_VALUES = (None, True, [], [None], {}, {"x": 1}, [[[]]], *TEXTS[:6], *NUMBERS)
+JSON_VALUES: tuple[Any, ...] = (None, True, [], [None], {}, {"x": 1}, [[[]]], *TEXTS[:6], *NUMBERS)
 DTYPES = ("i1", "u1", "i8", "u8", "f2", "f4", "f8", "c8", "?", "S3", "O")
 
 

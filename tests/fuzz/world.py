@@ -117,7 +117,7 @@ class World:
             write_cells(cells, folder / f"{name}.zarr")
             cells.write_h5ad(folder / f"{name}-plain.h5ad")  # not compressed: most of its bytes say what is where
         (folder / "study.toml").write_text(STUDY)
-        np.savez(folder / "answers.npz", **answers)
+        np.savez(folder / "answers.npz", allow_pickle=False, **answers)
 
     def copy(self, name: str, to: Path) -> Path:
         """A copy of a file or folder, to be mutated."""

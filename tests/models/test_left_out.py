@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -22,7 +23,7 @@ def data(adata: AnnData) -> mp.PerturbationData:
     return mp.PerturbationData.from_anndata(adata, **KEYS)
 
 
-def mean(X: object) -> np.ndarray:
+def mean(X: Any) -> np.ndarray:
     return np.asarray(X.mean(axis=0), dtype=np.float64).ravel()
 
 

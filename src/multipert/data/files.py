@@ -8,13 +8,14 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import anndata
 from anndata import AnnData
+from pandas.api.types import is_scalar
 
 from multipert.data.expression import check_format
 from multipert.data.hdf5_heaps import check_heaps
@@ -57,7 +58,9 @@ def read_cells(path: str | Path) -> AnnData:
             warnings.filterwarnings("ignore", message=".*names are not unique")
             if not is_zarr:
                 check_heaps(path)
+            _check_named(path, is_zarr)
             adata = anndata.read_zarr(path) if is_zarr else anndata.read_h5ad(path)
+            _check_labels(adata, path)
     except InputError:
         raise
     except PermissionError:
@@ -335,6 +338,34 @@ def _as_h5ad(adata: AnnData) -> memoryview:
     with h5py.File(buffer, "w") as file:
         anndata.io.write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
     return buffer.getbuffer()
+
+
+def _check_named(path: Path, is_zarr: bool) -> None:
+    """Refuse a file without the names of its cells or genes: anndata would number them."""
+    if is_zarr:
+        import zarr
+
+        opened = nullcontext(zarr.open_group(path, mode="r"))
+    else:
+        import h5py
+
+        opened = h5py.File(path, "r")
+    with opened as file:
+        if "obs" not in file and "var" not in file:
+            raise ValueError("no AnnData")
+        for table, what in (("obs", "cells"), ("var", "genes")):
+            # Before version 0.7 anndata wrote tables as arrays of records, names among them.
+            node = file.get(table)
+            if node is None or not (hasattr(node, "dtype") or "_index" in node.attrs):
+                raise InputError(f"{path} holds no names of {what} ({table}): write it again, or copy it anew")
+
+
+def _check_labels(adata: AnnData, path: Path) -> None:
+    """Refuse categories that are no labels, but lists of some."""
+    for name, table in (("obs", adata.obs), ("var", adata.var)):
+        for column in table.select_dtypes("category"):
+            if not all(map(is_scalar, table[column].cat.categories)):
+                raise InputError(f"{path} is damaged: {name}[{column!r}] has categories that are no labels")
 
 
 def _check_sparse(adata: AnnData, path: Path) -> None:

@@ -380,7 +380,7 @@ def _as_predicted(X: Matrix, made: object) -> bool:
         left, now = made["values"], values_of(X)  # type: ignore[index]
         apart = abs(np.log(max(now["sum"], 1e-300) / max(float(left["sum"]), 1e-300)))
         return bool(apart < np.log(_SOME_APART) and now["largest"] <= 1.01 * float(left["largest"]))
-    except (KeyError, TypeError, ValueError):  # made by something else, or by hand
+    except (KeyError, IndexError, TypeError, ValueError):  # made by something else, or by hand
         return False
 
 

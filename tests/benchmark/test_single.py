@@ -9,6 +9,7 @@ from anndata import AnnData
 
 import multipert as mp
 from multipert.benchmark import load_results, plan_study, read_study, results_of_run, run_study
+from multipert.benchmark.held_out import HeldOutCells
 from multipert.errors import InputError
 from multipert.report import study_page, study_table
 
@@ -64,6 +65,34 @@ def test_evaluate_a_run_and_a_benchmark_give_the_same_scores_to_the_last_digit(
     (row,) = (line for line in study_table(of_run, "csv").splitlines() if ",linear,linear," in line and ",mse," in line)
     mean = (by_hand["alpha"]["mse"] + by_hand["beta"]["mse"]) / 2
     assert float(row.split(",")[7]) == pytest.approx(mean, rel=1e-15)
+
+
+def test_pilots_are_scored_where_one_context_is_held_out(
+    fitted: tuple[mp.models.Model, mp.PerturbationData, mp.data.Split],
+) -> None:
+    _, data, split = fitted
+    model = mp.models.create("mtcell").fit(data, split)
+    cells = HeldOutCells.of(data, "made", split.rule, data.perturbations, ["mse"])
+    pilots = cells.test(model, "mtcell").pilots
+    assert list(pilots) == ["0", "5", "10"]  # of twenty true cells ten are left to score with
+    assert pilots["10"]["alpha"]["mse"] < pilots["0"]["alpha"]["mse"]
+    assert cells.test(fitted[0], "linear").pilots == {}
+
+
+def test_no_pilot_is_asked_for_where_several_contexts_are_predicted(
+    fitted: tuple[mp.models.Model, mp.PerturbationData, mp.data.Split],
+) -> None:
+    data = mp.PerturbationData.from_anndata(
+        mp.simulate(n_genes=60, contexts=("A", "B"), combinations=("alpha+beta",), cells_per_group=20),
+        perturbation_key="condition",
+        control="control",
+        context_key="cell_type",
+    )
+    split = mp.leave_combination_out(data, "alpha+beta")
+    model = mp.models.create("mtcell").fit(data, split)
+    trial = HeldOutCells.of(data, "made", split.rule, data.perturbations, ["mse"]).test(model, "mtcell")
+    assert np.isfinite(trial.scores["alpha+beta"]["mse"])
+    assert trial.pilots == {}
 
 
 def test_the_page_of_a_run_is_the_page_of_a_study(

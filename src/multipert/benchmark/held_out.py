@@ -169,7 +169,8 @@ class HeldOutCells:
             steps=model.history_.steps,
             threads=torch.get_num_threads(),
             history=_thinned(model.history_.table),
-            pilots=self._pilots(model) if model.learns_from_pilot else {},
+            # A pilot tells of one context.
+            pilots=self._pilots(model) if model.learns_from_pilot and model.metadata_.rule.context else {},
         )
         return self.score(predicted, trial)
 
@@ -213,11 +214,11 @@ class HeldOutCells:
         }
         sizes = [size for size in PILOTS if size <= min(cells.n_obs for cells in shuffled.values()) // 2]
         rest = {name: cells[sizes[-1] :].copy() for name, cells in shuffled.items()}
-        found = {}
+        metrics, found = self._expression_metrics, {}
         for size in sizes:
             pilots = {name: cells[:size].copy() if size else None for name, cells in shuffled.items()}
             predicted = {name: model.predict(self.control, name, pilot=pilot) for name, pilot in pilots.items()}
-            scores = evaluate_many(control=self.control, truth=rest, predicted=predicted, metrics=self.metrics)
+            scores = evaluate_many(control=self.control, truth=rest, predicted=predicted, metrics=metrics)
             found[str(size)] = _scores(scores)
         return found
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.full_size row --out DIR                  # one model, held-out cell type and seed
     python -m benchmarks.full_size row --out DIR --model scvidr   # the cheapest trained row: minutes
+    python -m benchmarks.full_size row --out DIR --model scvidr --epochs 1   # the whole way, hardly trained: a minute
     python -m benchmarks.full_size costs --out DIR                # all rows of the three case studies, estimated
 
 Cells are simulated in the shapes of the case studies, so no score means anything here. A row goes the whole way that a
@@ -84,7 +85,7 @@ def stand_in(folder: Path, part: int) -> Path:
     return file
 
 
-def study_file(folder: Path, *, row: tuple[str, str, int] | None = None) -> Path:
+def study_file(folder: Path, *, row: tuple[str, str, int] | None = None, epochs: int | None = None) -> Path:
     """The shipped study file on part of the cells; or, on all, one model, held-out context and seed."""
     cells = stand_in(folder, PART if row is None else 1)
     settings = (STUDIES / "kang.toml").read_text("utf-8").partition("[[datasets]]")[0]
@@ -93,7 +94,9 @@ def study_file(folder: Path, *, row: tuple[str, str, int] | None = None) -> Path
     file = folder / "kang.toml"
     if row is not None:
         model, held_out, seed = row
-        settings = f'title = "One row at full size"\npreset = "study"\nseeds = [{seed}]\nmodels = ["{model}"]\n\n'
+        changes = "" if epochs is None else f", epochs = {epochs}"
+        settings = 'title = "One row at full size"\npreset = "study"\n'
+        settings += f'seeds = [{seed}]\nmodels = [{{ name = "{model}"{changes} }}]\n\n'
         table.append(f'held_out = ["{held_out}"]')
         file = folder / f"kang-{model}.toml"
     write_text(file, settings + "\n".join(table) + "\n")
@@ -109,14 +112,15 @@ def multipert(*arguments: str | Path) -> tuple[float, float]:
     return time.monotonic() - started, processor
 
 
-def show_row(folder: Path, model: str, held_out: str, seed: int) -> None:
+def show_row(folder: Path, model: str, held_out: str, seed: int, epochs: int | None) -> None:
     """Run one row from its file of cells to its page, and print what each part took."""
-    study, results = study_file(folder, row=(model, held_out, seed)), folder / f"results-{model}"
+    study, results = study_file(folder, row=(model, held_out, seed), epochs=epochs), folder / f"results-{model}"
     seconds = {"multipert benchmark": multipert("benchmark", study, "--out", results)}
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     seconds["multipert report"] = multipert("report", results, "--out", folder / f"{model}.html")
     (trial,) = (json.loads(file.read_text("utf-8")) for file in (results / "trials").glob("*.json"))
-    print(f"\n{model}, study preset, {held_out} held out, seed {seed}: {KANG.cells:,} cells x {KANG.genes:,} genes")
+    preset = "study preset" if epochs is None else f"study preset but for epochs = {epochs}"
+    print(f"\n{model}, {preset}, {held_out} held out, seed {seed}: {KANG.cells:,} cells x {KANG.genes:,} genes")
     for what, (wall, processor) in seconds.items():
         print(f"  {what:28}{wall:10.1f} s, of which {processor:.1f} s on a processor")
     print(f"  {'the fit within':28}{trial['seconds_fit']:10.1f} s, {trial['threads']} threads")
@@ -187,10 +191,11 @@ def main() -> None:
     parser.add_argument("--model", default="mtae")
     parser.add_argument("--hold-out", default="CD14+Mono", choices=dataset("kang").contexts)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--epochs", type=int, help="fewer than published, to see that the whole way works")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     if options.what == "row":
-        show_row(options.out, options.model, options.hold_out, options.seed)
+        show_row(options.out, options.model, options.hold_out, options.seed, options.epochs)
     else:
         show_costs(options.out)
 

@@ -114,7 +114,8 @@ def multipert(*arguments: str | Path) -> tuple[float, float]:
 
 def show_row(folder: Path, model: str, held_out: str, seed: int, epochs: int | None) -> None:
     """Run one row from its file of cells to its page, and print what each part took."""
-    study, results = study_file(folder, row=(model, held_out, seed), epochs=epochs), folder / f"results-{model}"
+    study = study_file(folder, row=(model, held_out, seed), epochs=epochs)
+    results = folder / (f"results-{model}" if epochs is None else f"results-{model}-{epochs}")
     seconds = {"multipert benchmark": multipert("benchmark", study, "--out", results)}
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     seconds["multipert report"] = multipert("report", results, "--out", folder / f"{model}.html")

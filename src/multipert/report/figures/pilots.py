@@ -30,11 +30,11 @@ def pilot_curves(summary: DatasetSummary) -> Section | None:
     if not panels:
         return None
     text = Markup(
-        "How much nearer {} comes if it is told of a few perturbed cells of the context, scored with the other cells; "
-        "0 is the prediction without any. {} the mean over perturbations and the contexts that have cells enough{}."
+        "How near {} comes if it is told of a few perturbed cells of the context, scored with the other cells; "
+        "0 is the prediction without any. {}: the mean over perturbations and the contexts that have cells enough{}."
     ).format(
         label,
-        key("in-text predicted", "line and triangles,"),
+        key("in-text predicted", "line and triangles"),
         "; thin lines, each context" if len(summary.references) > 1 else "",
     )
     return Section("pilots", "Pilot", "What a pilot would add", text, [Group(panels, size="small-ones")])

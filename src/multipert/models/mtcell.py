@@ -92,8 +92,9 @@ class MTCell(Model):
         # Contexts are left out, not cells: every cell that training may see counts.
         self.learnt_ = gene_moments(data, np.sort(np.concatenate([split.train, split.validation])))
         self.learnt_["unseen"] = np.array([], dtype=np.int64)
+        self.learnt_["unseen_squares"] = np.zeros((0, len(data.genes)))
         unseen = [name for c, name in enumerate(data.conditions) if c and not self.learnt_["cells"][c].any()]
-        self.learnt_["unseen"] = self._put_together(unseen)
+        self._put_together(unseen)
         for what in ("mean", "share"):
             known = self._known(what)
             real = [contexts for c, contexts in known.items() if c not in self.learnt_["unseen"]]
@@ -120,13 +121,13 @@ class MTCell(Model):
         more["cells"] = np.zeros(shape)
         more["quantiles"] = np.full((*more["mean"].shape, len(LEVELS)), np.nan)
         self.learnt_ = {**self.learnt_, **{what: _under(self.learnt_[what], rows) for what, rows in more.items()}}
-        self.learnt_["unseen"] = np.concatenate([self.learnt_["unseen"], self._put_together(names)])
+        self._put_together(names)
         for what in ("mean", "share"):
             shown = self._look_back(what, self._known(what), range(before, before + len(names)))
             self.learnt_ |= {name: _under(self.learnt_[name], rows) for name, rows in shown.items()}
 
-    def _put_together(self, names: Sequence[str]) -> Rows:
-        """Fill in perturbations that training never saw from those it did; which ones, (unseen,)."""
+    def _put_together(self, names: Sequence[str]) -> None:
+        """Fill in perturbations that training never saw from those it did, and note which, and how far it errs."""
         metadata, cells = self.metadata_, self.learnt_["cells"]
         index = {name: i for i, name in enumerate(metadata.conditions)}
         seen = [
@@ -135,21 +136,21 @@ class MTCell(Model):
             if len(self._seen(index[name])) and index[name] not in self.learnt_["unseen"]
         ]
         if not names or not seen:
-            return np.array([], dtype=np.int64)
+            return
         shifts = np.stack([self._of("mean", index[name], self._seen(index[name])).mean(axis=0) for name in seen])
         shifts -= np.stack([self._of("mean", 0, self._seen(index[name])).mean(axis=0) for name in seen])
         told = put_together(names, seen, shifts, metadata.doses, self.vectors_)
         for name, one in told.items():
             parts = np.flatnonzero(np.abs(one.weights) > WEIGHT)
             rows = np.array([index[seen[i]] for i in parts], dtype=np.int64)
-            self._fill(index[name], rows, one.weights[parts], one.squares)
-        return np.array([index[name] for name in told if cells[index[name]].any()], dtype=np.int64)
+            self._fill(index[name], rows, one.weights[parts])
+        filled = [name for name in told if cells[index[name]].any()]
+        squares = np.array([told[name].squares for name in filled]).reshape(len(filled), len(metadata.genes))
+        self.learnt_["unseen"] = np.concatenate([self.learnt_["unseen"], [index[name] for name in filled]]).astype(int)
+        self.learnt_["unseen_squares"] = np.concatenate([self.learnt_["unseen_squares"], squares])
 
-    def _fill(self, condition: int, parts: Rows, weights: Doubles, squares: Doubles) -> None:
-        """Write down a perturbation as the weighted sum of the shifts of others, where all of them were seen.
-
-        ``squares``, (genes,), is how far such sums err.
-        """
+    def _fill(self, condition: int, parts: Rows, weights: Doubles) -> None:
+        """Write down a perturbation as the weighted sum of the shifts of others, where all of them were seen."""
         cells = self.learnt_["cells"]
         contexts = np.flatnonzero((cells[0] > 0) & (cells[parts] > 0).all(axis=0))
         n = cells[[0, *parts]][:, contexts].min(axis=0)
@@ -157,10 +158,10 @@ class MTCell(Model):
             control, others = self.learnt_[what][0, contexts], self.learnt_[what][parts][:, contexts]
             total = control + np.tensordot(weights, others - control, 1)
             self.learnt_[what][condition, contexts] = np.clip(total, 0, 1 if what == "share" else None)
-        # The variance of one cell that gives the sum its sampling noise, and what sums err beside.
+        # The variance of one cell that gives the sum its sampling noise.
         noise = np.tensordot(weights**2, self.learnt_["variance"][parts][:, contexts], 1)
         noise += (1 - weights.sum()) ** 2 * self.learnt_["variance"][0, contexts]
-        self.learnt_["variance"][condition, contexts] = noise + squares * np.maximum(n - 1, 1)[:, None]
+        self.learnt_["variance"][condition, contexts] = noise
         cells[condition, contexts] = n
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
@@ -243,6 +244,9 @@ class MTCell(Model):
             here = everywhere.of(own)
             seen, heard = here.perturbed[0] - here.control[0], here.perturbed_noise[0] + here.control_noise[0]
             shift, variances = (seen, heard) if own.all() else update(shift, variances, seen, heard)
+        if what == "mean" and condition in self.learnt_["unseen"]:
+            # What putting together errs by is the same in all contexts: they do not tell of it.
+            variances = variances + self.learnt_["unseen_squares"][self.learnt_["unseen"] == condition][0]
         if pilot is not None and pilot.shape[0] > 0:
             found = _moments(pilot)
             weights = softmax_weights(control["mean"], self._of("mean", 0, contexts), 10.0)
@@ -357,6 +361,7 @@ class MTCell(Model):
             "quantiles": ((*shape, len(LEVELS)), "f"),
             "cells": (shape[:2], "i"),
             "unseen": ((None,), "i"),
+            "unseen_squares": ((None, n_genes), "f"),
             **coefficients,
         }
 

@@ -11,6 +11,7 @@ from multipert.models.scvidr import ScVIDR, ScVIDRDose
 # isort: split
 from multipert.models.base import Model
 from multipert.models.baselines import Additive, Linear, MeanShift, NearestContext, NoChange, Resample
+from multipert.models.candidates import dose_response, film_distances, rank
 from multipert.models.explanation import Explanation, explain
 from multipert.models.network_model import NetworkModel, OneForEach
 from multipert.models.parameters import parameter, preset_names, preset_values
@@ -56,7 +57,9 @@ __all__ = [
     "ScVIDR",
     "ScVIDRDose",
     "create",
+    "dose_response",
     "explain",
+    "film_distances",
     "fit_together",
     "fits_at_once",
     "load",
@@ -64,5 +67,6 @@ __all__ = [
     "parameter",
     "preset_names",
     "preset_values",
+    "rank",
     "register",
 ]

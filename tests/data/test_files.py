@@ -247,3 +247,14 @@ def test_indices_and_categories_of_other_kinds_are_refused(tmp_path: Path, cells
 
         with pytest.raises(InputError, match=r"damaged"):
             read_cells(path)
+
+
+def test_an_array_that_says_to_be_huge_is_refused(tmp_path: Path, cells: AnnData) -> None:
+    path = tmp_path / "cells.h5ad"
+    write_cells(cells, path)
+    with h5py.File(path, "a") as file:
+        huge = file.create_dataset("obsm/X_pca", shape=(cells.n_obs, 10**7), chunks=(10, 1000), dtype="f4")
+        huge.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+
+    with pytest.raises(InputError, match=r"obsm/X_pca says to hold [\d,]+ GiB, of which hardly anything is stored"):
+        read_cells(path)

@@ -23,7 +23,7 @@ from fuzz.world import World
 SECONDS, PATIENCE = 10.0, 60.0
 """Of computing that a case may take (a sound one takes a tenth of one), and of waiting for something, not computing."""
 
-MEMORY = 6 * 2**30
+MEMORY = 4 * 2**30
 """Bytes of address space that a child may have, what the libraries map among them."""
 
 BATCH = 200
@@ -93,7 +93,7 @@ def _in_child(world: World, folder: Path, batch: range, seed: int) -> Iterator[R
                     child = 0
                     if status == 0:  # it asked for a successor
                         return
-                    yield _ended(folder, number, CRASH, f"ended with {_cause(status)}")
+                    yield _ended(folder, number, CRASH, f"{_cause(status)}: {_passed(folder)}")
                     return
                 text += read.decode()
             line, _, text = text.partition("\n")
@@ -114,6 +114,7 @@ def _work(world: World, folder: Path, batch: range, seed: int, writes: int) -> N
     os.dup2(quiet, 2)
     told = (folder / "whereabouts.txt").open("w")
     faulthandler.register(signal.SIGUSR1, told, all_threads=False)
+    faulthandler.enable(told, all_threads=False)
     gc.collect()
     gc.freeze()
     try:
@@ -151,8 +152,13 @@ def _whereabouts(child: int, folder: Path) -> str:
     """Where a child is, the innermost first."""
     os.kill(child, signal.SIGUSR1)
     time.sleep(0.5)
+    return "still at it: " + _passed(folder)
+
+
+def _passed(folder: Path) -> str:
+    """The lines that a child said it was in."""
     frames = re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+)', (folder / "whereabouts.txt").read_text())
-    return "still at it: " + " < ".join(f"{name}:{line}" for name, line in frames[:12])
+    return " < ".join(f"{name}:{line}" for name, line in frames[:12])
 
 
 def _seconds_used(process: int) -> float:

@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,9 @@ from multipert.errors import InputError, is_disk_full
 
 ENDINGS = (".h5ad", ".zarr")
 """What a file of cells may end in."""
+
+_LARGE, _DENSEST = 2**30, 5000
+"""Bytes of an array that are looked at twice, and how many of them a stored byte may stand for (gzip: a thousand)."""
 
 
 def read_cells(path: str | Path) -> AnnData:
@@ -358,6 +362,17 @@ def _check_named(path: Path, is_zarr: bool) -> None:
             node = file.get(table)
             if node is None or not (hasattr(node, "dtype") or "_index" in node.attrs):
                 raise InputError(f"{path} holds no names of {what} ({table}): write it again, or copy it anew")
+        if not is_zarr:
+            file.visititems(partial(_check_size, path))
+
+
+def _check_size(path: Path, name: str, node: Any) -> None:
+    """Refuse an array that says to be larger than what is stored of it can be: reading would fill the memory."""
+    if hasattr(node, "nbytes") and node.nbytes > _LARGE and node.nbytes > _DENSEST * node.id.get_storage_size():
+        raise InputError(
+            f"{path} is truncated or damaged: {name} says to hold {node.nbytes / 2**30:,.0f} GiB, of which hardly "
+            "anything is stored: copy or download it again"
+        )
 
 
 def _check_labels(adata: AnnData, path: Path) -> None:

@@ -104,8 +104,9 @@ class FeatureSource:
 
 def read_unseen(table: Table) -> Unseen:
     """Read from a data set's table, whose kinds are checked, what is held out beside contexts."""
-    named = {key: table.values[key] for key in UNSEEN if key in table.values and key != "features"}
-    return Unseen(**{key: value if isinstance(value, int) else tuple(value) for key, value in named.items()})
+    named: dict[str, Any] = {key: table.values[key] for key in UNSEEN if key in table.values and key != "features"}
+    kept: dict[str, Any] = {key: value if isinstance(value, int) else tuple(value) for key, value in named.items()}
+    return Unseen(**kept)
 
 
 def read_source(table: Table, folder: Path) -> FeatureSource | None:

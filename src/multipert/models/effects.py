@@ -147,7 +147,7 @@ def put_together(
     """Put the effects of unseen perturbations together, each in the way that training perturbations support.
 
     - A combination whose members were seen is their sum, times one number for all combinations where leaving seen
-      combinations out shows it to be better than the plain sum.
+      combinations out shows it to be better than the plain sum; or the regression's, where that errs less.
     - A dose lies on the line between its neighbours (:func:`~multipert.models.relatives.relatives`), or on the smooth
       curve of a regression from doses; whichever errs less for the seen doses that lie alike (between, below or above
       all others).
@@ -187,11 +187,14 @@ def put_together(
     for name in described:
         kind = kind_among(name, seen, doses)
         parts = members(name)
-        like = [row for row, one in enumerate(seen) if kind_among(one, seen, doses) == kind] or list(range(len(seen)))
+        like = [row for row, one in enumerate(seen) if kind_among(one, seen, doses) == kind]
+        # Of combinations those that could have been summed too, so that both ways are judged by the same.
+        summed = [row for row in like if kind != "combination" or all(part in index for part in members(seen[row]))]
+        like = summed or like or list(range(len(seen)))
         squares = read.squares[like].mean(axis=0)
-        if name in told and (kind == "combination" or told[name].squares.sum() <= squares.sum()):
+        if name in told and told[name].squares.sum() <= squares.sum():
             continue
-        if len(parts) > 1 and name not in doses and all(part in index or part in asked for part in parts):
+        if name not in told and len(parts) > 1 and name not in doses and all(p in index or p in asked for p in parts):
             rows = [np.eye(len(seen))[index[p]] if p in index else read.weights[asked.index(p)] for p in parts]
             told[name] = PutTogether(np.sum(rows, axis=0), squares * sum(p not in index for p in parts))
         elif name in asked:

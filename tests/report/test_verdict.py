@@ -211,7 +211,7 @@ def test_the_better_floor_is_where_the_way_begins() -> None:
     half_way = {name: {**scores, "edist": 2.73} for name, scores in bounds["floor"].items()}
     text = said(judged(with_references(results, bounds={**bounds, "mean_response": half_way})))
     # From 2.73, half of the way from 5.5 to -0.04, a model at 0.8 of that way has done 0.6 of what was left.
-    assert "60% of the way from the mean response of other contexts (2.73) to a replicate" in text
+    assert "60% of the way from the mean response (2.73) to a replicate" in text
     assert "no change 5.50; the mean response 2.73" in text
 
 

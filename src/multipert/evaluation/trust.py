@@ -27,7 +27,7 @@ from multipert.evaluation.registry import METRICS
 JUDGE = "edist"
 """The metric that decides: a distance of whole populations that no ratio can flatter."""
 
-BOUNDS_CALLED = {"floor": "doing nothing", "mean_response": "the mean response of other contexts"}
+BOUNDS_CALLED = {"floor": "doing nothing", "mean_response": "the mean response"}
 """The two floors, as sentences call them."""
 
 REPRODUCIBLE = 0.3
@@ -137,7 +137,8 @@ def trust(
     ----------
     table
         Columns ``score``, ``floor``, ``mean_response`` (NaN where unknown) and ``ceiling``; the last level of the index
-        names the metric, those before it the place (held-out context, perturbation), if there are several. What
+        names the metric, those before it the place, if there are several: ``held_out`` (a context; called ``unseen``
+        where it is what training never saw anywhere) and the perturbation. What
         ``scorecard`` gives is such a table.
     cannot_tell
         Metrics that cannot tell a replicate from a guess on these cells; by default those that the table's column
@@ -184,7 +185,8 @@ def _unit(table: pd.DataFrame) -> str:
     """What leads are paired over: contexts, or perturbations where there is one context."""
     names = [str(name) for name in table.index.names[:-1]]
     several = [name for name in names if table.index.get_level_values(name).nunique() > 1]
-    return "context" if several[:1] == ["held_out"] or not several else "perturbation"
+    alone = not several and "unseen" not in names
+    return "context" if several[:1] == ["held_out"] or alone else "perturbation"
 
 
 def _level(table: pd.DataFrame, unit: str) -> int:

@@ -221,7 +221,8 @@ class DatasetSummary:
         if self.rival is not None:
             columns["rival"] = self.scores.loc[self.rival]
         table = pd.concat({name: rows.stack(future_stack=True) for name, rows in columns.items()}, axis=1)
-        table = table.rename_axis(index=["held_out", "perturbation", "metric"]).reindex(
+        held_out = "unseen" if self.card.unseen else "held_out"
+        table = table.rename_axis(index=[held_out, "perturbation", "metric"]).reindex(
             columns=["score", *BOUNDS, "rival"]
         )
         return table[table.index.isin(columns["score"].stack(future_stack=True).index)]

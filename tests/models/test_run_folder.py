@@ -92,7 +92,9 @@ def test_every_field_is_checked(name: str, run_folder: Path, controls: AnnData, 
     whole = files(run_folder)
     assert loads_or_is_refused(whole, tmp_path, controls)
     record = json.loads(whole[name])
-    measured = {"device", "precision", "seconds_fit", "steps", "n_parameters"} if name == "run.json" else set()
+    measured = (
+        {"device", "precision", "seconds_fit", "steps", "n_parameters", "left_out"} if name == "run.json" else set()
+    )
     for place in places(record):
         for new in VALUES:
             spoilt = written(name, changed(record, place, new), whole)

@@ -227,7 +227,7 @@ def adam_as_it_comes() -> None:
         def __init__(
             self, parameters: Sequence[Any], lr: float, betas: Any, epsilon: float, weight_decay: float
         ) -> None:
-            self.lr = lr
+            self.parameters, self.lr = parameters, lr
             self.adam = torch.optim.Adam(parameters, lr, betas, epsilon, weight_decay)
 
         def step(self, rate: float) -> None:

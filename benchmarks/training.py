@@ -9,8 +9,8 @@ Every contender trains in a process of its own and they take turns, so that what
 alike, and each has its own peak of memory. All see the same cells in batches of the same size, and use the same number
 of threads. A step lasts until the next one begins: gathering the batch, the losses' record and, between epochs, the
 shuffling are all in it. A turn is a few epochs; the steps of its first are not counted. On a machine that is busy
-otherwise use ``--threads 1`` and look at the fastest tenth: Linux is asked to let contenders compute in long pieces, so
-that some steps are not interrupted; or count what the processor worked for a step (``--processor``).
+otherwise look at the fastest tenth: Linux is asked to let contenders compute in long pieces, so that some steps are not
+interrupted; or count what the processor worked for a step (``--threads 1 --processor``).
 """
 
 import argparse

@@ -36,5 +36,5 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
 
 def some(names: Iterable[object], most: int = 5) -> str:
     """List the first few names, for a sentence: ``A, B, C, D, E and 3 more``."""
-    listed = [str(name) for name in names]
+    listed = [text if (text := str(name)).isprintable() else repr(text) for name in names]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -47,7 +47,8 @@ def error(everywhere: Sequence[Contexts], missing: Sequence[str], *, corrected: 
     kept = np.array([name not in missing for name in PRIOR])
 
     def some(control: Doubles, noise: Doubles, others: Contexts) -> Doubles:
-        return terms(control, noise, others) * kept
+        left: Doubles = terms(control, noise, others) * kept
+        return left
 
     missed = response = 0.0
     with patch.object(transfer, "terms", some), patch.object(correction, "terms", some):

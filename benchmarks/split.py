@@ -19,6 +19,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import anndata
 import numpy as np
@@ -92,7 +93,7 @@ def trials(
     seeds: int,
     halvings: int,
     *,
-    cells: Sequence[str] = ("model",),
+    cells: Sequence[Literal["model", "keep"]] = ("model",),
     hold_out: Sequence[str] | None = None,
     halve_truth: bool = False,
 ) -> pd.DataFrame:
@@ -114,7 +115,13 @@ def trials(
                         predicted = {p: model.predict(given, p, cells=kind) for p in truth}
                         scores = mp.evaluate_many(control=kept, truth=truth, predicted=predicted, metrics=metrics)
                         label = name if kind == "model" else f"{name}, cells kept"
-                        where = {"model": label, "context": context, "seed": seed, "halving": halving, "way": way}
+                        where: dict[str, Any] = {
+                            "model": label,
+                            "context": context,
+                            "seed": seed,
+                            "halving": halving,
+                            "way": way,
+                        }
                         found.append(scores.reset_index().assign(**where))
     return pd.concat(found, ignore_index=True)
 

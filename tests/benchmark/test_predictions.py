@@ -1,6 +1,7 @@
 """Predictions made elsewhere join a study: files of cells, scored as a model's own are."""
 
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -14,7 +15,12 @@ from multipert.data import write_cells
 from multipert.errors import InputError
 from multipert.report import study_page
 
-CELLS = {"n_genes": 60, "contexts": ["A", "B", "C"], "perturbations": ["alpha", "beta"], "cells_per_group": 20}
+CELLS: dict[str, Any] = {
+    "n_genes": 60,
+    "contexts": ["A", "B", "C"],
+    "perturbations": ["alpha", "beta"],
+    "cells_per_group": 20,
+}
 STUDY = """
 seeds = [1, 2]
 models = ["resample"]

@@ -168,7 +168,7 @@ def test_a_long_training_compiles_its_loops_and_the_same_seed_gives_the_same(
         with random_stream(5):
             network = Layered()
             history = train(network, one_stage()(network), seed=5, config=CONFIG, identity={})
-        return [row["train_mse"] for row in history.rows]
+        return [float(row["train_mse"]) for row in history.rows]
 
     short = losses()
     monkeypatch.setattr(trainer, "WORTH_COMPILING", 0)

@@ -321,7 +321,7 @@ def check_world(**arguments: Any) -> None:
             n_cells > _MOST_CELLS or n_cells * w.n_genes > _MOST_VALUES,
             f"that makes {n_cells:,} cells x {w.n_genes:,} genes, more than can be drawn: lower cells_per_group",
         ),
-        (w.response < 0, f"response is {w.response}: it must not be negative"),
+        (not 0 <= w.response <= 100, f"response is {w.response:g}: it must be from 0 to 100 (1 is typical)"),
         (not 0 <= w.context_specific <= 1, f"context_specific is {w.context_specific}: it must be between 0 and 1"),
         (w.counts_per_gene <= 0, f"counts_per_gene is {w.counts_per_gene}: it must be positive"),
         (

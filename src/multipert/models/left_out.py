@@ -73,7 +73,7 @@ class LeftOutScore:
     @property
     def lost(self) -> bool:
         """Whether no change or a baseline came clearly nearer."""
-        return self.distance > CLEARLY * min(1.0, *self.baselines.values())
+        return self.distance > CLEARLY * min([1.0, *self.baselines.values()])
 
     def __str__(self) -> str:
         others = ", ".join(f"{name} {value:.2f}" for name, value in self.baselines.items())

@@ -70,7 +70,7 @@ def same(first: Any, second: Any) -> None:
 def test_tables_hold_a_row_for_each_trial_and_perturbation(undisturbed: Path) -> None:
     table = pd.read_csv(undisturbed / "results.csv")
     assert len(table) == N_TRIALS * 2
-    names = ["dataset", "label", "model", "preset", "held_out", "perturbation", "seed"]
+    names = ["dataset", "label", "model", "preset", "held_out", "unseen", "perturbation", "seed"]
     metrics = ["degs", "r2_hvg", "edistance", "edist", "discrimination"]
     costs = ["seconds_fit", "seconds_predict", "peak_memory_mb", "n_parameters", "steps"]
     assert list(table.columns) == names + metrics + costs

@@ -22,7 +22,7 @@ from multipert.data import (
 )
 from multipert.errors import InputError
 from multipert.evaluation import STUDY, evaluate
-from multipert.models import Model
+from multipert.models import Model, load
 from multipert.models.baselines import (
     SHARPNESS,
     Additive,
@@ -34,7 +34,6 @@ from multipert.models.baselines import (
     correlations,
     group_means,
 )
-from multipert.models.run_folder import read_run
 
 RIDGE = 1.0
 
@@ -284,7 +283,7 @@ def test_seed_saving_and_loading(tmp_path: Path) -> None:
     for model, again in zip(shift_baselines(), shift_baselines(), strict=True):
         predicted = model.fit(data, split).predict(controls, "gamma")
         model.save(tmp_path / model.name)
-        loaded = type(model).from_run(read_run(tmp_path / model.name))
+        loaded = load(tmp_path / model.name)
         np.testing.assert_array_equal(predicted.X, again.fit(data, split).predict(controls, "gamma").X)
         np.testing.assert_array_equal(predicted.X, loaded.predict(controls, "gamma").X)
     other = Resample(seed=2).fit(data, split).predict(controls, "gamma")

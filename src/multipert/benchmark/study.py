@@ -1,8 +1,6 @@
 """A study file: which data, models, seeds and metrics; read with every mistake named by its line."""
 
 import inspect
-import re
-import tomllib
 import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,13 +11,12 @@ from typing import Any, Literal
 
 from multipert.benchmark.held_out import read_counts
 from multipert.benchmark.predictions import StudyPredictions, read_predictions
-from multipert.benchmark.toml_lines import line_of
+from multipert.benchmark.toml_lines import parse_toml, read_toml, where_in
 from multipert.benchmark.toml_table import Table, is_kind, shown
 from multipert.benchmark.unseen import UNSEEN, FeatureSource, Unseen, read_source, read_unseen
 from multipert.data import (
     DATASETS,
     Keys,
-    check_no_device,
     check_world,
     dataset,
     did_you_mean,
@@ -27,7 +24,6 @@ from multipert.data import (
     preprocess,
     simulate,
 )
-from multipert.errors import InputError
 from multipert.evaluation import METRICS, PROFILES
 from multipert.models import create, preset_names
 
@@ -150,7 +146,7 @@ class Study:
             Such as ``studies/kang.toml, line 9``; the line of the table or array around it where the value itself is
             not written down.
         """
-        return _where(self.path, self.text, *place)
+        return where_in(self.path, self.text, *place)
 
 
 def read_study(path: str | Path) -> Study:
@@ -168,8 +164,8 @@ def read_study(path: str | Path) -> Study:
         sentence that begins with the file and the line.
     """
     path = Path(path)
-    text = _read(path)
-    file = Table(_parse(path, text), (), partial(_where, path, text))
+    text = read_toml(path)
+    file = Table(parse_toml(path, text), (), partial(where_in, path, text))
     file.check(_STUDY, "a study")
     models, seeds, metrics, datasets = _models(file), _seeds(file), _metrics(file), _datasets(file, path.parent)
     if read_counts(metrics):
@@ -424,31 +420,3 @@ def _scored(table: Table, folder: Path) -> dict[str, Any]:
     """What is held out and scored, and what models are told of perturbations."""
     scored = {key: tuple(table.values[key]) if key in table.values else None for key in _SCORED}
     return {**scored, "unseen": read_unseen(table), "features": read_source(table, folder)}
-
-
-def _read(path: Path) -> str:
-    check_no_device(path)
-    try:
-        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
-    except FileNotFoundError:
-        raise InputError(f"there is no study file {path}: check the path") from None
-    except OSError as error:
-        raise InputError(f"cannot read the study file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"the study file {path} is no text in UTF-8: save it as UTF-8") from None
-
-
-def _parse(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message, line = str(error), 1 + text.rstrip("\n").count("\n")
-        if found := re.search(r" \(at line (\d+), column \d+\)$", message):
-            line = int(found[1])
-        reason = message.rpartition(" (at ")[0] or message
-        raise InputError(f"{path}, line {line}: this is no TOML: {reason[:1].lower()}{reason[1:]}") from None
-
-
-def _where(path: Path, text: str, *place: str | int) -> str:
-    line = line_of(text, place)
-    return str(path) if line is None else f"{path}, line {line}"

@@ -1,9 +1,13 @@
-"""On which line of a TOML text a value stands: what tomllib, which reads it, does not say."""
+"""Read TOML, and say on which line of it a value stands, which tomllib does not."""
 
 import re
 import tomllib
 from collections.abc import Sequence
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from multipert.data import check_no_device
+from multipert.errors import InputError
 
 Place: TypeAlias = tuple[str | int, ...]
 """The keys and the indices of arrays that lead to a value."""
@@ -16,6 +20,37 @@ _TOKEN = re.compile(
     r"""|[^\s\[\]{}=,.\#"']+""",
     re.DOTALL,
 )
+
+
+def read_toml(path: Path) -> str:
+    """The text of a TOML file; refuse what is none."""
+    check_no_device(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except FileNotFoundError:
+        raise InputError(f"there is no study file {path}: check the path") from None
+    except OSError as error:
+        raise InputError(f"cannot read the study file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"the study file {path} is no text in UTF-8: save it as UTF-8") from None
+
+
+def parse_toml(path: Path, text: str) -> dict[str, Any]:
+    """What tomllib reads in it; where that is no TOML, say on which line."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, line = str(error), 1 + text.rstrip("\n").count("\n")
+        if found := re.search(r" \(at line (\d+), column \d+\)$", message):
+            line = int(found[1])
+        reason = message.rpartition(" (at ")[0] or message
+        raise InputError(f"{path}, line {line}: this is no TOML: {reason[:1].lower()}{reason[1:]}") from None
+
+
+def where_in(path: Path, text: str, *place: str | int) -> str:
+    """How messages name the line of a value."""
+    line = line_of(text, place)
+    return str(path) if line is None else f"{path}, line {line}"
 
 
 def line_of(text: str, place: Sequence[str | int]) -> int | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +17,7 @@ import numpy.typing as npt
 from multipert.errors import InputError
 from multipert.models.left_out import LeftOutScore
 from multipert.models.parameters import DEFAULT, NoParameters, documentation, resolve, signature
-from multipert.models.run_folder import FittedModel, ModelRecord, RunRecord, check_arrays, check_free, write_run
+from multipert.models.run_folder import check_free, write_run
 from multipert.training import History, TrainerConfig
 
 # A model's class is light, so that all can be listed at once: what reads cells and what trains is imported where it is
@@ -409,62 +407,10 @@ class Model(ABC):
         InputError
             If the model is not fitted, or the folder cannot be written or holds another run.
         """
-        from multipert.models.described import vector_arrays
+        from multipert.models.saved import fitted_model
 
-        metadata = self._fitted()
-        versions = {one: importlib.metadata.version(one) for one in ("multipert", "torch", "anndata", "numpy", "scipy")}
-        configured: dict[str, Any] = {
-            "model": self.name,
-            "preset": self.preset,
-            "parameters": asdict(self.parameters),
-            "seed": self.seed,
-            "versions": versions | {"python": platform.python_version()},
-        }
-        run = RunRecord(
-            **configured,
-            held_out=metadata.rule.label,
-            data_fingerprint=metadata.fingerprint,
-            device=self.device_,
-            precision=self.precision_,
-            seconds_fit=round(self.seconds_fit_, 3),
-            steps=self.history_.steps,
-            n_parameters=self.n_parameters,
-            left_out=self.left_out_,
-        )
-        model = ModelRecord(**configured, metadata=asdict(metadata))
-        arrays = self._arrays() | vector_arrays(self.vectors_) | self.controls_.to_arrays()
-        fitted = FittedModel(arrays, model, run, self.history_.table)
-        write_run(Path(folder), fitted, overwrite=overwrite)
-
-    @classmethod
-    def from_run(cls, fitted: FittedModel) -> Self:
-        """The model that was saved as ``fitted``.
-
-        Raises
-        ------
-        InputError
-            If what was saved is damaged.
-        """
-        from multipert.models.described import take_vectors
-        from multipert.models.familiarity import TrainingControls
-        from multipert.models.metadata import FitMetadata
-
-        described, run = fitted.model, fitted.run
-        model = cls(preset=described.preset, seed=described.seed)
-        model.parameters = resolve(cls, described.preset, described.parameters)
-        model.metadata_ = FitMetadata.from_json(described.metadata)
-        if (run.held_out, run.data_fingerprint) != (model.metadata_.rule.label, model.metadata_.fingerprint):
-            raise InputError("model.json and run.json disagree in the data")
-        model.history_ = History.from_table(fitted.history)
-        model.seconds_fit_ = model.history_.seconds if run.seconds_fit is None else run.seconds_fit
-        model.device_, model.precision_ = run.device or "unknown", run.precision or "unknown"
-        model.left_out_ = run.left_out
-        model.controls_, arrays = TrainingControls.take(fitted.arrays, len(model.metadata_.genes))
-        model.vectors_, arrays = take_vectors(arrays, model.metadata_.features)
-        if (layout := model._layout()) is not None:
-            check_arrays(arrays, layout, unknown=cls.may_be_nan)
-        model._restore(arrays)
-        return model
+        self._fitted()
+        write_run(Path(folder), fitted_model(self), overwrite=overwrite)
 
     def _fitted(self) -> FitMetadata:
         if not hasattr(self, "metadata_"):

@@ -67,7 +67,9 @@ def load(folder: str | Path) -> Model:
     InputError
         If it is no run folder, is damaged, or was written by another version of multipert.
     """
+    from multipert.models.saved import model_of
+
     fitted = read_run(Path(folder))
-    model = model_class(fitted.model.model)
+    kind = model_class(fitted.model.model)
     with blame(Path(folder)):
-        return model.from_run(fitted)
+        return model_of(kind, fitted)

@@ -46,7 +46,7 @@ REPLICATED = 0.5
 """``covariance_distance`` that a replicate must fall below for that to be told."""
 ROUNDING = 1e-6
 """A score that differs from a rival's by less than this share of it is the same."""
-FAR = "its population is far from the true one"
+FAR = "its population is some way from the true one"
 """What is said of a population that is neither all alike nor without structure, and yet wrong."""
 CONFIDENCE = 0.95
 """Of the intervals of a lead."""

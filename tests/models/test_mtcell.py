@@ -158,6 +158,15 @@ class TestAPilot:
         assert both < mean_error(fitted.predict(controls, "alpha"), truth)
         assert both < mean_error(pilot, truth)
 
+    def test_a_few_cells_do_no_harm(self, world: PerturbationData, fitted: Model, controls: AnnData) -> None:
+        rows = world.rows(condition="alpha", context="B")
+        without, together = 0.0, 0.0
+        for five in rows[: len(rows) // 5 * 5].reshape(-1, 5):
+            truth = world.to_anndata(np.setdiff1d(rows, five))
+            without += mean_error(fitted.predict(controls, "alpha"), truth)
+            together += mean_error(fitted.predict(controls, "alpha", pilot=world.to_anndata(five)), truth)
+        assert together < without
+
     def test_of_other_perturbations_it_says_nothing(
         self, world: PerturbationData, fitted: Model, controls: AnnData
     ) -> None:

@@ -1,8 +1,8 @@
 """How far a predicted mean may be off, and what a pilot of a few perturbed cells changes about it.
 
 Before a perturbed cell of a context was seen, the shift of a gene there is thought to lie about its prediction, with a
-variance that is learnt from the training contexts that were left out. Cells of a pilot then update it, as in any normal
-model: first how strongly this context responds, a multiple that all genes share, then each gene on its own.
+variance that is learnt from the training contexts that were left out. Cells of a pilot then update it, each gene on its
+own, as in any normal model.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,6 @@ ENOUGH_SKILL = 0.1
 """Skill below which predicted responses are held back; where there is no response it comes out at .05 or so."""
 PRIOR_CELLS = 10
 """How many cells the spread of a gene in the training contexts is worth beside that of a pilot's cells."""
-AMPLITUDE_SPREAD = 0.3
-"""Standard deviation of the multiple by which the response of a whole context may differ from its prediction."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +144,6 @@ def update(shift: Doubles, variances: Doubles, seen: Doubles, noise: Doubles) ->
     """
     total = variances + noise
     weight = np.divide(1, total, out=np.zeros_like(total), where=total > 0)
-    gain = (weight * shift * (seen - shift)).sum() / ((weight * shift**2).sum() + AMPLITUDE_SPREAD**-2)
-    scaled = shift * (1 + gain)
     kept = variances * weight
-    updated: Doubles = scaled + kept * (seen - scaled)
+    updated: Doubles = shift + kept * (seen - shift)
     return updated, variances * (1 - kept)

@@ -117,7 +117,7 @@ def test_ctrl_c_ends_a_benchmark_quietly(start: Start, world: Path, tmp_path: Pa
 
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
-    lines = [line for line in said.splitlines() if line and not line.startswith(("[", "reading "))]
+    lines = [line for line in said.splitlines() if line and not line.startswith(("[", "reading ", "trials: "))]
     assert lines == [f"stopped; what is done is in {out}: the same command goes on from there."]
     assert (out / "results.csv").exists()
     assert not list(out.rglob(".*"))
@@ -134,7 +134,7 @@ def test_a_killed_worker_says_nothing_and_costs_nothing(start: Start, world: Pat
     _, said = process.communicate(timeout=300)
 
     assert process.returncode == 0, said
-    assert [line for line in said.splitlines() if line and not line.startswith(("[", "reading "))] == []
+    assert [line for line in said.splitlines() if line and not line.startswith(("[", "reading ", "trials: "))] == []
     assert len(load_results(out).trials) == 8
 
 

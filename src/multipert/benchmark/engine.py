@@ -179,7 +179,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator["Client"]:
                 n_workers=workers,
                 threads_per_worker=1,
                 memory_limit=0,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # any free port: with none named, two studies at once quarrel over one
                 silence_logs=logging.CRITICAL,
             )
         with cluster, Client(cluster) as client:

@@ -19,6 +19,7 @@ from multipert.data import (
     leave_perturbation_out,
     perturbation_folds,
 )
+from multipert.data.features import file_of
 from multipert.errors import InputError
 
 UNSEEN: Mapping[str, Any] = {
@@ -118,7 +119,7 @@ def read_source(table: Table, folder: Path) -> FeatureSource | None:
         source = f"{kind}={(folder / Path(path).expanduser()).resolve()}" if path else kind
         check_source(source)
         file = source.partition("=")[2]
-        content = content_of(file.rpartition(":")[0] if ".h5ad:" in file else file) if path else ""
+        content = content_of(file_of(file)) if path else ""
     return FeatureSource(source, f"{kind} {content}")
 
 

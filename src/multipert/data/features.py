@@ -28,7 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from multipert.data.splits import members_at
-from multipert.data.suggestions import did_you_mean
+from multipert.data.suggestions import did_you_mean, some
 from multipert.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class PerturbationFeatures:
         if len(set(self.names)) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
             raise InputError(f"features describe {twice!r} more than once: give each perturbation one row")
-        wrong = ~np.isfinite(self.table).all(axis=1)
-        if wrong.any():
-            raise InputError(f"features of {_few(np.array(self.names)[wrong])} are no finite numbers: fill them in")
+        wrong = [name for name, row in zip(self.names, self.table, strict=True) if not np.isfinite(row).all()]
+        if wrong:
+            raise InputError(f"features of {some(map(repr, wrong))} are no finite numbers: fill them in")
 
     def __repr__(self) -> str:
         return f"PerturbationFeatures: {self.source}, {len(self.names):,} names x {self.table.shape[1]:,} features"
@@ -208,8 +208,8 @@ class PerturbationFeatures:
         missing = [name for name in described(conditions, doses) if name not in known]
         if missing:
             raise InputError(
-                f"the features ({self.source}) do not describe {_few(missing)}: add a row for each perturbation, or "
-                f"leave out its cells; {did_you_mean(missing[0], self.names)}"
+                f"the features ({self.source}) do not describe {some(map(repr, missing))}: add a row for each "
+                f"perturbation, or leave out its cells; {did_you_mean(missing[0], self.names)}"
             )
 
 
@@ -264,18 +264,18 @@ def check_source(source: str) -> None:
         raise InputError(f"features by {kind} need a file: {kind}=FILE, such as {kind}=drugs.csv")
     if kind in (ONE_HOT, "members", "dose") and path:
         raise InputError(f"features by {kind} are read off the cells: leave out {path!r}")
-    if path and not os.path.isfile(path.rpartition(":")[0] if ".h5ad:" in path else path):
+    if path and not os.path.isfile(file_of(path)):
         raise InputError(f"there is no file {path} of features: check the path")
+
+
+def file_of(path: str) -> str:
+    """The file that a path of features names: ``cells.h5ad:KEY`` names a key in one."""
+    return path.rpartition(":")[0] if ".h5ad:" in path else path
 
 
 def described(conditions: Iterable[str], doses: Mapping[str, float]) -> tuple[str, ...]:
     """The members of perturbations, each once, sorted: what features are to describe."""
     return tuple(sorted({member for name in conditions for member, _ in members_at(name, doses)}))
-
-
-def _few(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(map(repr, listed[:5])) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
 
 
 def _text(path: str | Path) -> str:

@@ -301,7 +301,7 @@ def _answer(who: str, aspects: Sequence[Aspect], leads: Sequence[Lead]) -> tuple
     faults = [aspect.fault for aspect in (direction, size, population) if aspect.fault]
     if not leads:
         told = "On these cells a replicate of the truth does no better than a guess: nothing supports the prediction."
-        fault = f" {_sentence(f'As far as it can be told, {_listed(faults)}')}" if faults else ""
+        fault = f" As far as it can be told, {_listed(faults)}." if faults else ""
         return "undecided", "Not on this evidence.", told + fault
     behind = [one for one in leads if one.mean <= 0]
     if behind and behind[0] is leads[0]:
@@ -309,15 +309,15 @@ def _answer(who: str, aspects: Sequence[Aspect], leads: Sequence[Lead]) -> tuple
         why = f": {_listed(faults)}" if faults else ""
         return "lost", "No.", f"Predicting that nothing changes would have been {near} to the truth{why}."
     if direction.state == "wrong":
-        return "lost", "No.", _sentence(f"{who} is nearer to the truth than doing nothing, but {_listed(faults)}")
+        return "lost", "No.", f"{who} is nearer to the truth than doing nothing, but {_listed(faults)}."
     if behind:
-        less = f"{who} is nearer to the truth than doing nothing, but not than {behind[0].rival}"
-        return "partly", "Only in part.", _sentence(less)
+        less = f"{who} is nearer to the truth than doing nothing, but not than {behind[0].rival}."
+        return "partly", "Only in part.", less
     ahead = " and ".join(one.rival for one in leads)
     nearer = f"{who} is nearer to the truth than {ahead}"
     if faults:
         answer = "As a mean response only." if faults == [population.fault] != [FAR] else "Only in part."
-        return "partly", answer, _sentence(f"{nearer}, but {_listed(faults)}")
+        return "partly", answer, f"{nearer}, but {_listed(faults)}."
     right = [aspect.name.lower() for aspect in (direction, size, population) if aspect.state == "right"]
     nearer += f", and right in {_listed(right)}" if right else ""
     n, unit = leads[0].n, leads[0].unit
@@ -360,10 +360,6 @@ def _between(rows: pd.DataFrame, metric: str, floors: Sequence[str] = ("floor",)
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _sentence(text: str) -> str:
-    return f"{text}."
 
 
 def _number(value: float) -> str:

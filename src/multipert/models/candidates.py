@@ -66,7 +66,8 @@ def rank(
     """
     import pandas as pd
 
-    fitted, names = _several(models), list(perturbations or _several(models)[0].perturbations)
+    fitted = _several(models)
+    names = list(perturbations or fitted[0].perturbations)
     genes = list(fitted[0].metadata_.genes)
     missing = [gene for gene in genes if gene not in target.var_names]
     if missing:

@@ -74,18 +74,18 @@ class FilmModel(NetworkModel):
         return self._autoencoder(networks.FilmAutoencoder, metadata)
 
     def _autoencoder(self, kind: type[FilmAutoencoder], metadata: FitMetadata, **options: Any) -> FilmAutoencoder:
-        p, described = self.parameters, metadata.features is not None
+        p, vectors = self.parameters, self.vectors_
         network = kind(
             len(metadata.genes),
-            metadata.features.width if metadata.features is not None else len(metadata.conditions),
+            len(metadata.conditions) if vectors is None else vectors.width,
             hidden=p.hidden,
             latent=p.latent,
             mask=p.mask,
             dropout=p.dropout,
-            film_hidden=p.film_hidden if described or len(metadata.conditions) > 2 else (),
+            film_hidden=p.film_hidden if vectors is not None or len(metadata.conditions) > 2 else (),
             **options,
         )
-        if self.vectors_ is not None:
+        if vectors is not None:
             network.conditions = networks.ConditionEncoder(self._condition_vectors(metadata))
         return network
 
@@ -112,7 +112,7 @@ class FilmModel(NetworkModel):
 
     def _condition(self, network: Any, codes: Tensor) -> Tensor:
         """What FiLM is told of the conditions ``codes`` (cells,): their one-hots, or their vectors."""
-        if self.metadata_.features is not None:
+        if self.vectors_ is not None:
             return network.conditions(codes)  # type: ignore[no-any-return]
         return networks.one_hot(codes, len(self.metadata_.conditions))
 

@@ -55,6 +55,8 @@ class LeftOutScore:
     def of(cls, model: Model, data: PerturbationData, split: Split) -> Self | None:
         """Score a model fitted to ``data`` with ``split``; none where nothing was left out that it can predict."""
         groups = list(_groups(data, split))
+        if not groups or split.held_out is None:
+            return None
         groups = [
             groups[at] for at in np.unique(np.linspace(0, len(groups) - 1, min(len(groups), _GROUPS)).astype(int))
         ]
@@ -64,8 +66,6 @@ class LeftOutScore:
                 one = model if name == model.name else _fitted(name, data, split)
                 found[name] = [_distance(one, data, *group) for group in groups]
         except InputError:  # what nobody was shown, not all of them can predict
-            return None
-        if not groups or split.held_out is None:
             return None
         medians = {name: float(np.median(values)) for name, values in found.items()}
         return cls(split.held_out, len(groups), medians.pop(model.name), medians)

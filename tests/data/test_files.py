@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from multipert.data import PerturbationData, atomic_path, check_writable, read_cells, write_cells, write_text
+from multipert.data import (
+    PerturbationData,
+    atomic_path,
+    check_writable,
+    hdf5_check,
+    read_cells,
+    write_cells,
+    write_text,
+)
 from multipert.errors import InputError
 
 
@@ -198,7 +206,21 @@ def test_a_device_is_no_file() -> None:
         read_cells("/dev/zero")
 
 
-def test_a_file_with_a_hole_in_it_is_refused_before_hdf5_loops(tmp_path: Path, cells: AnnData) -> None:
+def test_a_file_whose_type_of_text_is_unknown_is_refused_before_hdf5_crashes(tmp_path: Path, cells: AnnData) -> None:
+    path = tmp_path / "cells.h5ad"
+    write_cells(cells, path)
+    read_cells(path)
+    # A type of variable length (class 9) is a sequence (0) or text (1): two bytes of each, one flipped in the last.
+    path.write_bytes(path.read_bytes().replace(b"\x19\x01\x01\x00", b"\x19\x06\x01\x00"))
+
+    with pytest.raises(InputError, match=r"cells\.h5ad is truncated or damaged: copy or download it again"):
+        read_cells(path)
+
+
+def test_a_file_with_a_hole_in_it_is_refused_though_hdf5_loops(
+    tmp_path: Path, cells: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5_check, "_SECONDS", 1)
     path = tmp_path / "cells.h5ad"
     write_cells(cells, path)
     content = bytearray(path.read_bytes())

@@ -20,7 +20,7 @@ import h5py
 from fuzz.cases import ACCEPTED, CRASH, KINDS, OUTCOMES, REFUSED, TIMEOUT, do
 from fuzz.world import World
 
-SECONDS, PATIENCE = 10.0, 60.0
+SECONDS, PATIENCE = 10.0, 120.0
 """Of computing that a case may take (a sound one takes a tenth of one), and of waiting for something, not computing."""
 
 MEMORY = 4 * 2**30

@@ -19,7 +19,7 @@ from anndata import AnnData
 from pandas.api.types import is_scalar
 
 from multipert.data.expression import check_format
-from multipert.data.hdf5_heaps import check_heaps
+from multipert.data.hdf5_check import survives
 from multipert.errors import InputError, is_disk_full
 
 ENDINGS = (".h5ad", ".zarr")
@@ -60,8 +60,8 @@ def read_cells(path: str | Path) -> AnnData:
         with warnings.catch_warnings():
             # Repeated cell names are allowed, and repeated gene names are refused where they matter.
             warnings.filterwarnings("ignore", message=".*names are not unique")
-            if not is_zarr:
-                check_heaps(path)
+            if not is_zarr and not survives(path):
+                raise InputError(f"{path} is truncated or damaged: copy or download it again")
             _check_named(path, is_zarr)
             adata = anndata.read_zarr(path) if is_zarr else anndata.read_h5ad(path)
             _check_labels(adata, path)

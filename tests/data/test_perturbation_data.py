@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from multipert.data import Keys, PerturbationData, write_cells
-from multipert.errors import InputError
+from multipert.errors import InputError, InputWarning
 
 KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 LAYOUTS: dict[str, Callable[[Any], Any]] = {
@@ -222,6 +222,15 @@ def test_labels_of_any_type_are_compared_as_text(kind: Any) -> None:
 
     assert data.condition.tolist() == [0, 1, 0, 1]
     assert data.conditions == (str(treated[0]), str(treated[1]))
+
+
+def test_a_combination_with_control_is_the_perturbation_alone() -> None:
+    labels = ["ctrl", "KLF1+ctrl", "ctrl+KLF1", "FOO+"]
+    keys = KEYS | {"control": "ctrl"}
+    with pytest.warns(InputWarning, match=r"2 labels .* 'KLF1\+ctrl' is read as 'KLF1', the others likewise"):
+        data = PerturbationData.from_anndata(tiny(condition=labels), **keys)
+    assert data.conditions == ("ctrl", "FOO+", "KLF1")
+    assert data.condition.tolist() == [0, 2, 2, 1]
 
 
 def test_repeated_cell_names_keep_their_order() -> None:

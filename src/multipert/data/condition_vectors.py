@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from multipert.data.features import PerturbationFeatures, Source, described
+from multipert.data.features import PerturbationFeatures, Source, member_names
 from multipert.data.splits import members_at
 from multipert.errors import InputError
 
@@ -88,11 +88,11 @@ class ConditionVectors:
             halves = tuple(float(f"{h:.6g}") for h in np.geomspace(doses[0], doses[-1], min(KNOTS, len(doses))))
         if features.source in ("members", "dose"):
             # What was never seen has no number of its own: nothing is known of it.
-            members = features.table * np.isin(features.names, described(seen, data.doses))[:, None]
+            members = features.table * np.isin(features.names, member_names(seen, data.doses))[:, None]
             none = np.zeros((0, 0), dtype=np.float32)
             return cls(features.source, features.names, halves, members.astype(np.float32), none.ravel(), none)
         place = {name: row for row, name in enumerate(features.names)}
-        known = features.table[[place[name] for name in described(seen, data.doses)]].astype(np.float64)
+        known = features.table[[place[name] for name in member_names(seen, data.doses)]].astype(np.float64)
         centre = known.mean(axis=0)
         _, sizes, axes = np.linalg.svd(known - centre, full_matrices=False)
         axes = axes[:DIRECTIONS][sizes[:DIRECTIONS] > 1e-6 * max(sizes[0], 1e-12)]
@@ -121,7 +121,7 @@ class ConditionVectors:
 
     def missing(self, conditions: Iterable[str], doses: Mapping[str, float]) -> list[str]:
         """Members of conditions that are not described."""
-        return [name for name in described(conditions, doses) if name not in set(self.names)]
+        return [name for name in member_names(conditions, doses) if name not in set(self.names)]
 
     def says_nothing_of(self, condition: str, doses: Mapping[str, float]) -> bool:
         """Whether no member of a condition was seen or is told by more than its number."""

@@ -33,6 +33,8 @@ class Conditions:
         The names of the covariate's levels, sorted; empty without a covariate key.
     covariate
         (cells,) index into ``covariates``; all 0 without a covariate key.
+    note
+        Labels that were read as something else, in a sentence; empty where there are none.
     """
 
     conditions: tuple[str, ...]
@@ -42,6 +44,7 @@ class Conditions:
     doses: dict[str, float]
     covariates: tuple[str, ...]
     covariate: NDArray[np.int64]
+    note: str = ""
 
 
 def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
@@ -91,8 +94,9 @@ def read_conditions(obs: pd.DataFrame, keys: Keys) -> Conditions:
     if keys.covariate_key is not None:
         covariate, covariates = joint_labels(obs, keys.covariate_columns, "covariate key")
         _check_matched(covariate, context, is_control, keys)
+    note = _says_beside_control(obs, keys)
     return Conditions(
-        conditions, condition.astype(np.int64), tuple(contexts), context, doses, tuple(covariates), covariate
+        conditions, condition.astype(np.int64), tuple(contexts), context, doses, tuple(covariates), covariate, note
     )
 
 
@@ -121,10 +125,35 @@ def _treatments(
     if keys.perturbation_key is None:
         dose = _doses(obs, keys, np.ones(len(obs), dtype=bool))
         return np.zeros(len(obs), dtype=np.int64), [str(keys.compound)], dose, dose == 0
-    name, names = joint_labels(obs, (keys.perturbation_key,), "perturbation key")
+    name, labels = joint_labels(obs, (keys.perturbation_key,), "perturbation key")
+    read = [_without_control(label, keys) for label in labels]
+    names = sorted(set(read))
+    name = np.searchsorted(names, read).astype(np.int64)[name]
     is_control = np.array([one == keys.control for one in names], dtype=bool)[name]
     dose = np.zeros(len(obs)) if keys.dose_key is None else _doses(obs, keys, ~is_control)
     return name, names, dose, is_control
+
+
+def _without_control(label: str, keys: Keys) -> str:
+    """A combination with control, ``A+ctrl`` or ``ctrl+A`` where control is ``ctrl``, is ``A`` alone (Norman 2019)."""
+    parts = label.split("+")
+    kept = [part for part in parts if part != keys.control]
+    return label if len(kept) == len(parts) or not all(parts) else "+".join(kept) or str(keys.control)
+
+
+def _says_beside_control(obs: pd.DataFrame, keys: Keys) -> str:
+    """Which labels were read as the perturbation alone, in a sentence."""
+    if keys.perturbation_key is None:
+        return ""
+    labels = sorted(map(str, obs[keys.perturbation_key].unique()))
+    beside = [label for label in labels if _without_control(label, keys) != label]
+    if not beside:
+        return ""
+    first = beside[0]
+    return (
+        f"{len(beside)} labels of obs[{keys.perturbation_key!r}] join a perturbation and the control {keys.control!r}: "
+        f"{first!r} is read as {_without_control(first, keys)!r}" + (", the others likewise" if beside[1:] else "")
+    )
 
 
 def _column(obs: pd.DataFrame, key: str, role: str) -> "pd.Series[Any]":

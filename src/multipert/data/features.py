@@ -81,7 +81,7 @@ class PerturbationFeatures:
     @classmethod
     def from_members(cls, data: PerturbationData, *, source: Source = "members") -> PerturbationFeatures:
         """Give every member of a perturbation a number of its own (a one-hot), which its combinations share."""
-        names = described(data.perturbations, data.doses)
+        names = member_names(data.perturbations, data.doses)
         return cls(source, names, np.eye(len(names), dtype=np.float32))
 
     @classmethod
@@ -205,7 +205,7 @@ class PerturbationFeatures:
             Some have none: the sentence names them.
         """
         known = set(self.names)
-        missing = [name for name in described(conditions, doses) if name not in known]
+        missing = [name for name in member_names(conditions, doses) if name not in known]
         if missing:
             raise InputError(
                 f"the features ({self.source}) do not describe {some(map(repr, missing))}: add a row for each "
@@ -273,7 +273,7 @@ def file_of(path: str) -> str:
     return path.rpartition(":")[0] if ".h5ad:" in path else path
 
 
-def described(conditions: Iterable[str], doses: Mapping[str, float]) -> tuple[str, ...]:
+def member_names(conditions: Iterable[str], doses: Mapping[str, float]) -> tuple[str, ...]:
     """The members of perturbations, each once, sorted: what features are to describe."""
     return tuple(sorted({member for name in conditions for member, _ in members_at(name, doses)}))
 

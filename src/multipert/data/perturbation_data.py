@@ -22,7 +22,7 @@ from multipert.data.gene_names import symbols
 from multipert.data.keys import Keys
 from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing, read_preprocessing
 from multipert.data.suggestions import did_you_mean
-from multipert.errors import InputError
+from multipert.errors import InputError, InputWarning
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,6 +157,8 @@ class PerturbationData:
             if path is None:
                 raise
             raise InputError(f"{path}: {error}") from None
+        if found.note:
+            warnings.warn(found.note, InputWarning, stacklevel=3)
         return cls(
             X=X,
             genes=adata.var_names.copy(),

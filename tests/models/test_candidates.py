@@ -1,5 +1,7 @@
 """Which perturbation to take, at what dose, and which are alike."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -29,7 +31,7 @@ def test_what_leads_to_a_state_comes_first(data: mp.PerturbationData) -> None:
     assert rank(model, controls, state, ["x", "y"], away=True).index[-1] == "y"
     with pytest.raises(mp.InputError, match="already"):
         rank(model, controls, controls)
-    with pytest.raises(mp.InputError, match="lack 10 genes"):
+    with pytest.raises(mp.InputError, match="genes"):
         rank(model, controls, state[:, 10:].copy())
 
 
@@ -73,3 +75,18 @@ def test_perturbations_with_the_same_features_steer_alike(data: mp.PerturbationD
     assert apart.loc["x", "y"] == 0
     assert apart.to_numpy().max() > 0
     np.testing.assert_array_equal(apart, apart.T)
+
+
+def test_a_library_is_ranked_by_what_its_members_are(data: mp.PerturbationData, tmp_path: Path) -> None:
+    table = mp.PerturbationFeatures.from_table({"x": [1.0, 0.0], "y": [0.0, 1.0], "z": [0.0, 0.0]})
+    library = mp.PerturbationFeatures.from_table({"like y": [0.0, 1.0], "like x": [1.0, 0.0]})
+    model = mp.models.create("nearest-perturbation").fit(data, features=table)
+    controls, state = (data.to_anndata(data.rows(condition=name)) for name in ("control", "y"))
+    path = tmp_path / "controls.h5ad"
+    controls.write_h5ad(path)
+    ranked = rank(model, path, state, features=library)
+    assert set(ranked.index) == {"x", "y", "z", "like x", "like y"}
+    assert list(ranked.index[:2]) == ["y", "like y"]
+    assert list(ranked.loc[["y", "like y"], "seen"]) == [True, False]
+    alone = rank(model, controls, state, ["like y"], features=library)
+    assert alone.loc["like y", "score"] == pytest.approx(ranked.loc["like y", "score"])

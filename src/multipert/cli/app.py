@@ -15,6 +15,7 @@ from multipert.cli import (
     check,
     datasets,
     demo,
+    dose_response,
     evaluate,
     explain,
     fit,
@@ -22,6 +23,7 @@ from multipert.cli import (
     models,
     predict,
     preprocess,
+    rank,
     report,
 )
 from multipert.errors import InputError, InputWarning, is_disk_full
@@ -60,6 +62,8 @@ app.command("check")(check.check)
 app.command("fit")(fit.fit)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
+app.command("rank")(rank.rank)
+app.command("dose-response")(dose_response.dose_response)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
 app.command("report")(report.report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from multipert.data import PerturbationFeatures
     from multipert.models.base import Model
 
 Doubles = npt.NDArray[np.float64]
@@ -26,11 +28,13 @@ DRAWS = 200
 def rank(
     models: Model | Sequence[Model],
     controls: AnnData | str | Path,
-    target: AnnData,
+    target: AnnData | str | Path,
     perturbations: Sequence[str] | None = None,
     *,
+    features: PerturbationFeatures | None = None,
     away: bool = False,
     level: float = 0.9,
+    missing_genes: str = "error",
 ) -> pd.DataFrame:
     """Rank perturbations by how far they move control cells toward a state.
 
@@ -46,18 +50,24 @@ def rank(
     controls
         The cells to be moved.
     target
-        Cells in the state, with the genes of the model: another cell type, healthy cells, cells under a drug.
+        Cells in the state: another cell type, healthy cells, cells under a drug.
     perturbations
-        The candidates; by default all that the first model knows of (:attr:`Model.perturbations`).
+        The candidates; by default all that the first model knows of (:attr:`Model.perturbations`) and all that
+        ``features`` describe.
+    features
+        What further candidates are, a library of drugs say, as for :meth:`Model.predict`.
     away
         Whether those that move cells farthest the other way come first.
     level
         Of the interval, which holds what control cells and seeds leave open; not that a model may be wrong.
+    missing_genes
+        As for :meth:`Model.predict`.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each perturbation, the best first: ``score``, its interval ``low`` and ``high``, and ``along``.
+        A row for each perturbation, the best first: ``score``, its interval ``low`` and ``high``, ``along``, and
+        whether training saw it, ``seen``.
 
     Raises
     ------
@@ -66,23 +76,28 @@ def rank(
     """
     import pandas as pd
 
-    fitted = _several(models)
-    names = list(perturbations or fitted[0].perturbations)
-    genes = list(fitted[0].metadata_.genes)
-    missing = [gene for gene in genes if gene not in target.var_names]
-    if missing:
-        raise InputError(f"the cells of the state lack {len(missing)} genes of the model, such as {missing[0]!r}")
-    state = np.asarray(target[:, genes].X.mean(axis=0), dtype=np.float64).ravel()
-    control, _, shifts = _shifts(fitted, controls, names)
-    way = state - control
+    from multipert.data.alignment import read_aligned
+
+    fitted = _several(models, level)
+    metadata = fitted[0].metadata_
+    names = list(perturbations or dict.fromkeys([*fitted[0].perturbations, *(features.names if features else ())]))
+    there = read_aligned(target, metadata.space, metadata.keys, missing_genes=missing_genes).X
+    draws = _Draws(fitted, controls, names, features, missing_genes)
+    way = np.asarray(there.mean(axis=0), dtype=np.float64).ravel() - draws.control
     length = float(way @ way)
     if np.allclose(way, 0, atol=1e-6):
         raise InputError("the control cells are in that state already: give cells of another")
-    along = shifts @ way / length  # (draws, perturbations)
-    drawn = -along if away else 1 - ((shifts - way) ** 2).sum(axis=-1) / length
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    columns = {"score": drawn.mean(axis=0), "low": low, "high": high, "along": along.mean(axis=0)}
-    return pd.DataFrame(columns, index=pd.Index(names, name="perturbation")).sort_values("score", ascending=False)
+    never, rows = {*names} - {*fitted[0].perturbations} | {*metadata.rule.unseen_conditions}, []
+    for name in names:
+        shifts = draws.shift(name)
+        along = shifts @ way / length
+        scores = -along if away else 1 - ((shifts - way) ** 2).sum(axis=-1) / length
+        low, high = np.quantile(scores, [(1 - level) / 2, (1 + level) / 2])
+        rows.append((scores.mean(), low, high, along.mean(), name not in never))
+    draws.warn()
+    index = pd.Index(names, name="perturbation")
+    table = pd.DataFrame(rows, index=index, columns=["score", "low", "high", "along", "seen"])
+    return table.sort_values("score", ascending=False, kind="stable")
 
 
 def dose_response(
@@ -93,6 +108,7 @@ def dose_response(
     compound: str | None = None,
     doses: Sequence[float] | None = None,
     level: float = 0.9,
+    missing_genes: str = "error",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predicted mean expression of genes along a ladder of doses, and the dose of half the largest change.
 
@@ -102,7 +118,8 @@ def dose_response(
     Parameters
     ----------
     models
-        A fitted model with doses, told of them (``features="dose"``), or several of other seeds.
+        A fitted model with doses, or several of other seeds. Doses in between are known to those that were told of
+        doses (``features="dose"``).
     controls
         The cells at dose 0.
     genes
@@ -110,9 +127,12 @@ def dose_response(
     compound
         Which compound; the only one by default.
     doses
-        The ladder; by default 25 doses from the lowest to the highest that was measured.
+        The ladder; by default 25 doses from the lowest to the highest that was measured, and of a model that was not
+        told of doses those that were measured.
     level
         Of the intervals, as of :func:`rank`.
+    missing_genes
+        As for :meth:`Model.predict`.
 
     Returns
     -------
@@ -126,7 +146,7 @@ def dose_response(
     """
     import pandas as pd
 
-    fitted = _several(models)
+    fitted = _several(models, level)
     metadata = fitted[0].metadata_
     known = {name: dose for name, dose in metadata.doses.items() if name != metadata.conditions[0]}
     if not known:
@@ -137,11 +157,17 @@ def dose_response(
         raise InputError(f"say which compound: {', '.join(compounds)}")
     place = [_index(gene, metadata.genes) for gene in genes]
     measured = [dose for name, dose in known.items() if name.rpartition("@")[0] == compound]
-    ladder = np.geomspace(min(measured), max(measured), 25) if doses is None else np.asarray(doses, dtype=np.float64)
-    ladder = np.array([float(f"{dose:.6g}") for dose in ladder])
-    _, before, shifts = _shifts(fitted, controls, [f"{compound}@{dose:.6g}" for dose in ladder])
-    change = shifts[..., place]
-    means = before[:, None, place] + change
+    if doses is None:
+        told = all(model.vectors_ is not None for model in fitted)
+        doses = list(np.geomspace(min(measured), max(measured), 25)) if told else sorted(measured)
+    ladder = np.array([float(f"{dose:.6g}") for dose in doses])
+    if len(set(ladder)) < 2 or not (np.diff(ladder) > 0).all() or ladder[0] <= 0:
+        raise InputError("a curve needs two doses or more, rising, all above 0")
+    names = [f"{compound}@{dose:.6g}" for dose in ladder]
+    draws = _Draws(fitted, controls, names, None, missing_genes)
+    change = np.stack([draws.shift(name)[:, place] for name in names], axis=1)  # (draws, doses, genes)
+    draws.warn()
+    means = draws.before[:, None, place] + change
     low, mean, high = np.quantile(means, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
     curves = pd.concat(
         pd.DataFrame({"gene": gene, "dose": ladder, "mean": mean[:, g], "low": low[:, g], "high": high[:, g]})
@@ -149,11 +175,11 @@ def dose_response(
     )
     rows = []
     for g in range(len(genes)):
-        halves = np.array([_half(one, ladder) for one in change[..., g]])
+        halves = np.array([half_effective(one, ladder) for one in change[..., g]])
         typical = change[..., g].mean(axis=0)
         known_halves = halves[~np.isnan(halves)]
         ends = np.quantile(known_halves, [(1 - level) / 2, (1 + level) / 2]) if len(known_halves) else (np.nan, np.nan)
-        rows.append((_half(typical, ladder), *ends, typical[np.abs(typical).argmax()]))
+        rows.append((half_effective(typical, ladder), *ends, typical[np.abs(typical).argmax()]))
     ec50 = pd.DataFrame(rows, index=pd.Index(genes, name="gene"), columns=["ec50", "low", "high", "change"])
     return curves.reset_index(drop=True), ec50
 
@@ -185,7 +211,9 @@ def film_distances(model: Any, perturbations: Sequence[str] | None = None) -> pd
     return pd.DataFrame(apart, index=names, columns=names)
 
 
-def _several(models: Model | Sequence[Model]) -> list[Model]:
+def _several(models: Model | Sequence[Model], level: float) -> list[Model]:
+    if not 0 < level < 1:
+        raise InputError(f"level is a probability between 0 and 1, such as 0.9, not {level!r}")
     several = list(models) if isinstance(models, Sequence) else [models]
     if not several:
         raise InputError("give a fitted model, or several")
@@ -202,30 +230,65 @@ def _index(gene: str, genes: Sequence[str]) -> int:
     return list(genes).index(gene)
 
 
-def _shifts(
-    models: Sequence[Model], controls: AnnData | str | Path, names: Sequence[str]
-) -> tuple[Doubles, Doubles, Doubles]:
-    """Mean control profile, (genes,), and what it and mean shifts are when cells are drawn anew.
+class _Draws:
+    """Control cells, and what models make of them when cells are drawn anew, with replacement.
 
-    Each draw takes one of the models and control cells with replacement, the same under all perturbations: (draws,
-    genes) and (draws, perturbations, genes).
+    Each draw takes one of the models, and the same cells under all perturbations.
+
+    Attributes
+    ----------
+    control
+        (genes,) mean of the control cells.
+    before
+        (draws, genes) their mean in each draw.
     """
-    from multipert.data.alignment import read_aligned
 
-    metadata = models[0].metadata_
-    X = read_aligned(controls, metadata.space, metadata.keys, missing_genes="error", controls_only=True).X
-    n, rng = X.shape[0], np.random.default_rng(0)
-    drawn = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(DRAWS)]) / n
-    before = np.asarray(drawn @ X)
-    shifts = np.empty((DRAWS, len(names), X.shape[1]))
-    for number, model in enumerate(models):
-        mine = np.arange(DRAWS) % len(models) == number
-        for place, name in enumerate(names):
-            shifts[mine, place] = drawn[mine] @ model.predict(controls, name).X - before[mine]
-    return np.asarray(X.mean(axis=0), dtype=np.float64).ravel(), before, shifts
+    def __init__(
+        self,
+        models: Sequence[Model],
+        controls: AnnData | str | Path,
+        names: Sequence[str],
+        features: PerturbationFeatures | None,
+        missing_genes: str,
+    ) -> None:
+        from multipert.data.alignment import read_aligned
+        from multipert.models.described import asked
+
+        self._models = [asked(model, names, features)[0] for model in models]
+        metadata = models[0].metadata_
+        self._cells = read_aligned(
+            controls, metadata.space, metadata.keys, missing_genes=missing_genes, controls_only=True
+        )
+        X = self._cells.X
+        n, rng = X.shape[0], np.random.default_rng(0)
+        self._drawn = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(DRAWS)]) / n
+        self.control = np.asarray(X.mean(axis=0), dtype=np.float64).ravel()
+        self.before: Doubles = np.asarray(self._drawn @ X)
+        self._notes: dict[str, None] = {}
+
+    def shift(self, name: str) -> Doubles:
+        """The mean shift under a perturbation in each draw, (draws, genes)."""
+        from multipert.models.base import Question
+
+        shifts = np.empty_like(self.before)
+        for number, model in enumerate(self._models):
+            condition = model.metadata_.conditions.index(name)
+            answer = model._answer(Question(self._cells.X, self._cells.context, self._cells.contexts, condition))
+            self._notes |= dict.fromkeys(answer.notes)
+            mine = np.arange(DRAWS) % len(self._models) == number
+            shifts[mine] = self._drawn[mine] @ np.maximum(answer.cells, 0) - self.before[mine]
+        return shifts
+
+    def warn(self) -> None:
+        """Say what models said against their answers."""
+        from multipert.errors import InputWarning
+
+        if self._notes:
+            first, more = next(iter(self._notes)), len(self._notes) - 1
+            warnings.warn(first + (f" (and {more} notes more)" if more else ""), InputWarning, stacklevel=3)
 
 
-def _half(change: Doubles, doses: Doubles) -> float:
+def half_effective(change: Doubles, doses: Doubles) -> float:
     """The dose at which a curve first reaches half of its largest change."""
     part = change / change[np.abs(change).argmax()] if np.abs(change).max() > 0 else np.zeros_like(change)
     above = int((part >= 0.5).argmax())

@@ -51,11 +51,12 @@ def error(everywhere: Sequence[Contexts], missing: Sequence[str], *, corrected: 
         return left
 
     missed = response = 0.0
-    with patch.object(transfer, "terms", some), patch.object(correction, "terms", some):
+    with patch.object(transfer, "terms", some):
         for left_out in range(max(map(len, everywhere))):
             training = [contexts.without(left_out) for contexts in everywhere]
-            coefficients = transfer.stack(training)
-            trees = correction.correct(training, coefficients) if corrected else correction.Trees.none()
+            known = [transfer.leave_each_out(others) for others in training]
+            coefficients = transfer.stack(known)
+            trees = correction.correct(known, coefficients) if corrected else correction.Trees.none()
             for contexts, others in zip(everywhere, training, strict=True):
                 if left_out >= len(contexts):
                     continue

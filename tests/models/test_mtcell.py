@@ -16,8 +16,8 @@ from multipert.errors import InputError, InputWarning
 from multipert.models import Model, create, load
 from multipert.models.cells import LEVELS, Marginals, move, positive_quantiles
 from multipert.models.correction import correct, features
-from multipert.models.posterior import update
-from multipert.models.transfer import PRIOR, Contexts, stack, terms
+from multipert.models.posterior import look_back, update, variance
+from multipert.models.transfer import PRIOR, Contexts, leave_each_out, stack, terms
 from multipert.testing import check_model
 
 
@@ -53,7 +53,7 @@ class TestTheMeanStep:
     def test_a_shared_response_is_carried_over(self) -> None:
         contexts = random_contexts(0, 6, effect=0.5)
         target, others = contexts.control[0], contexts.without(0)
-        shift = terms(target, contexts.control_noise[0], others) @ stack([others])
+        shift = terms(target, contexts.control_noise[0], others) @ stack([leave_each_out(others)])
         truth = contexts.perturbed[0] - target
         assert np.corrcoef(shift, truth)[0, 1] > 0.9
         assert ((shift - truth) ** 2).sum() < 0.2 * (truth**2).sum()
@@ -67,22 +67,24 @@ class TestTheMeanStep:
             contexts.control_noise,
             contexts.perturbed_noise,
         )
-        shift = terms(own.control[0], own.control_noise[0], own.without(0)) @ stack([own.without(0)])
+        shift = terms(own.control[0], own.control_noise[0], own.without(0)) @ stack([leave_each_out(own.without(0))])
         truth = own.perturbed[0] - own.control[0]
         assert ((shift - truth) ** 2).sum() < 1.1 * (truth**2).sum()
 
     def test_one_context_is_given_the_prior(self) -> None:
-        assert stack([random_contexts(2, 1, effect=1.0)]).tolist() == list(PRIOR.values())
+        assert stack([leave_each_out(random_contexts(2, 1, effect=1.0))]).tolist() == list(PRIOR.values())
 
     @pytest.mark.parametrize("n", [2, 3, 8])
     def test_coefficients_are_bounded(self, n: int) -> None:
-        coefficients = stack([random_contexts(3, n, effect=0.3), random_contexts(4, n, effect=0.0)])
+        perturbations = random_contexts(3, n, effect=0.3), random_contexts(4, n, effect=0.0)
+        coefficients = stack([leave_each_out(contexts) for contexts in perturbations])
         assert coefficients.min() >= 0
         assert coefficients.max() <= 1.5
 
     def test_genes_that_nothing_moves_do_not_break_it(self) -> None:
         silent = Contexts(*(np.zeros((3, 10)) for _ in range(4)))
-        assert np.isfinite(terms(silent.control[0], silent.control_noise[0], silent) @ stack([silent])).all()
+        coefficients = stack([leave_each_out(silent)])
+        assert np.isfinite(terms(silent.control[0], silent.control_noise[0], silent) @ coefficients).all()
 
 
 class TestTheCellStep:
@@ -233,6 +235,14 @@ class TestIntervals:
                 held.append(((low <= truth) & (truth <= high))[truth > 0].mean())
         assert 0.85 < np.mean(held) < 0.95
 
+    def test_less_is_expected_where_a_training_context_is_much_like_this_one(self) -> None:
+        left_out = leave_each_out(random_contexts(7, 4, effect=0.5))
+        experience = look_back(left_out, stack([left_out]))
+        usual = variance(experience.expected.max() * np.ones(200), experience)
+        nearby = variance(experience.expected.min() * np.ones(200), experience)
+        assert (nearby <= usual).all()
+        assert nearby.mean() < 0.8 * usual.mean()
+
     def test_a_column_for_each_perturbation_and_context(self, world: PerturbationData, fitted: Model) -> None:
         some = world.to_anndata(world.rows(condition="control")[::4])
         predicted = fitted.predict(some, "all", intervals=0.5)
@@ -281,7 +291,7 @@ class TestDoubt:
         strange = controls.copy()
         order = np.argsort(np.asarray(controls.X.mean(axis=0)).ravel())
         strange.X = controls.X[:, order][:, np.argsort(order[::-1])]  # what was high is low
-        with pytest.warns(InputWarning, match="times as far from the training contexts"):
+        with pytest.warns(InputWarning, match="times as far from all contexts"):
             fitted.predict(strange, "alpha")
 
     def test_a_single_training_context(self, world: PerturbationData) -> None:
@@ -397,17 +407,18 @@ class TestTheCorrection:
         perturbed = control + 2 + np.where(control < 1, shared + 0.5, 0) + rng.normal(0, 0.05, control.shape)
         everywhere = Contexts(control, perturbed, np.full(control.shape, 1e-4), np.full(control.shape, 1e-4))
         others, target, truth = everywhere.without(0), control[0], perturbed[0] - control[0]
-        coefficients = stack([others])
+        coefficients = stack([leave_each_out(others)])
         guessed = terms(target, everywhere.control_noise[0], others)
         missed = truth - guessed @ coefficients
-        left = missed - correct([others], coefficients)(features(target, guessed, coefficients, others))
+        left = missed - correct([leave_each_out(others)], coefficients)(features(target, guessed, coefficients, others))
         assert (left**2).sum() < 0.8 * (missed**2).sum()
 
     @pytest.mark.parametrize("n", [1, 2])
     def test_few_contexts_show_nothing(self, n: int) -> None:
-        contexts = random_contexts(6, n, effect=1.0)
-        assert (correct([contexts], stack([contexts]))(np.ones((4, 20))) == 0).all()
+        left_out = leave_each_out(random_contexts(6, n, effect=1.0))
+        assert (correct([left_out], stack([left_out]))(np.ones((4, 20))) == 0).all()
 
     def test_genes_that_nothing_moves_do_not_break_it(self) -> None:
         silent = Contexts(*(np.zeros((4, 10)) for _ in range(4)))
-        assert (correct([silent], stack([silent])).values == 0).all()
+        left_out = leave_each_out(silent)
+        assert (correct([left_out], stack([left_out])).values == 0).all()

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
-from multipert.models.transfer import Contexts, Doubles, terms
+from multipert.models.transfer import Contexts, Doubles, LeftOut
 
 TREES, DEPTH, RATE = 60, 3, 0.1
 """How many trees, the questions of each, and the part of its answer that counts; by simulation."""
@@ -57,7 +58,7 @@ class Trees:
         return total
 
 
-def features(control: Doubles, guessed: Doubles, coefficients: Doubles, others: Contexts) -> Doubles:
+def features(control: Doubles, guessed: npt.NDArray[np.floating], coefficients: Doubles, others: Contexts) -> Doubles:
     """What is known of the genes of a context that is to be predicted, (genes, features).
 
     Parameters
@@ -76,26 +77,21 @@ def features(control: Doubles, guessed: Doubles, coefficients: Doubles, others: 
     return np.stack(columns, axis=1)
 
 
-def correct(perturbations: Sequence[Contexts], coefficients: Doubles) -> Trees:
+def correct(perturbations: Sequence[Sequence[LeftOut]], coefficients: Doubles) -> Trees:
     """Learn what the sum of terms misses of left-out contexts; nothing where there are not three of them.
 
     Parameters
     ----------
     perturbations
-        The contexts of each perturbation.
+        The left-out contexts of each perturbation.
     coefficients
         (terms,) of the sum.
     """
     looks, missed, weights = [], [], []
-    for contexts in perturbations:
-        for left_out in range(len(contexts) if len(contexts) > 2 else 0):
-            control, others = contexts.control[left_out], contexts.without(left_out)
-            guessed = terms(control, contexts.control_noise[left_out], others)
-            shift = contexts.perturbed[left_out] - control
-            looks.append(features(control, guessed, coefficients, others))
-            missed.append(shift - guessed @ coefficients)
-            # As in the stacking, so that no strong response rules alone.
-            weights.append(np.full(len(shift), max(float(np.linalg.norm(shift)), 1e-12) ** -0.5))
+    for one in chain.from_iterable(left_out for left_out in perturbations if len(left_out) > 2):
+        looks.append(features(one.control, one.guesses, coefficients, one.others))
+        missed.append(one.shift - one.guesses @ coefficients)
+        weights.append(np.full(len(one.shift), one.weight))
     if not looks:
         return Trees.none()
     X, y, w = np.concatenate(looks), np.concatenate(missed), np.concatenate(weights)

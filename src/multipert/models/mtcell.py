@@ -30,19 +30,28 @@ from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_qua
 from multipert.models.correction import DEPTH, Trees, correct, features
 from multipert.models.effects import kind_among, put_together
 from multipert.models.explanation import LEVEL, MeanResponse
-from multipert.models.familiarity import relative_distance
+from multipert.models.familiarity import FAR, described
 from multipert.models.posterior import (
     KNOTS,
     Experience,
     expected_squares,
     half_width,
-    leave_out,
+    look_back,
     pilot_noise,
     update,
     variance,
 )
 from multipert.models.registry import register
-from multipert.models.transfer import OF_NOISE, Contexts, Doubles, softmax_weights, stack, terms
+from multipert.models.transfer import (
+    OF_NOISE,
+    Contexts,
+    Doubles,
+    LeftOut,
+    leave_each_out,
+    softmax_weights,
+    stack,
+    terms,
+)
 from multipert.training import History
 
 if TYPE_CHECKING:
@@ -95,24 +104,24 @@ class MTCell(Model):
         self.learnt_["unseen_squares"] = np.zeros((0, len(data.genes)))
         unseen = [name for c, name in enumerate(data.conditions) if c and not self.learnt_["cells"][c].any()]
         self._put_together(unseen)
+        conditions = range(len(data.conditions))
         for what in ("mean", "share"):
-            known = self._known(what)
-            real = [contexts for c, contexts in known.items() if c not in self.learnt_["unseen"]]
-            coefficients = self.learnt_[f"{what}_terms"] = stack(real)
-            trees = correct(real, coefficients)
+            left_out = self._leave_out(what, conditions)
+            seen = [one for c, one in zip(conditions, left_out, strict=True) if c not in self.learnt_["unseen"]]
+            coefficients = self.learnt_[f"{what}_terms"] = stack(seen)
+            trees = correct(seen, coefficients)
             self.learnt_ |= {f"{what}_{name}": values for name, values in vars(trees).items()}
-            self.learnt_ |= self._look_back(what, known, range(len(data.conditions)))
+            self.learnt_ |= self._look_back(what, left_out)
         return History()
 
-    def _known(self, what: str) -> dict[int, Contexts]:
-        """By perturbation, the contexts in which it was seen or put together; those of which there are some."""
-        seen = {c: self._seen(c) for c in range(1, len(self.metadata_.conditions))}
-        return {c: self._contexts(what, c, contexts) for c, contexts in seen.items() if len(contexts)}
+    def _leave_out(self, what: str, conditions: Iterable[int]) -> list[list[LeftOut]]:
+        """For each condition the contexts in which it was seen or put together, left out in turn; none of controls."""
+        return [leave_each_out(self._contexts(what, c, self._seen(c))) if c else [] for c in conditions]
 
-    def _look_back(self, what: str, known: Mapping[int, Contexts], conditions: Iterable[int]) -> Arrays:
-        """What leaving out contexts shows of conditions."""
+    def _look_back(self, what: str, left_out: Sequence[Sequence[LeftOut]]) -> Arrays:
+        """What the left-out contexts of each condition show."""
         coefficients = self.learnt_[f"{what}_terms"]
-        shown = [leave_out(known[c], coefficients) if c in known else None for c in conditions]
+        shown = [look_back(one, coefficients) if one else None for one in left_out]
         return _as_arrays(what, shown, len(self.metadata_.genes))
 
     def _describe(self, names: Sequence[str]) -> None:
@@ -123,7 +132,7 @@ class MTCell(Model):
         self.learnt_ = {**self.learnt_, **{what: _under(self.learnt_[what], rows) for what, rows in more.items()}}
         self._put_together(names)
         for what in ("mean", "share"):
-            shown = self._look_back(what, self._known(what), range(before, before + len(names)))
+            shown = self._look_back(what, self._leave_out(what, range(before, before + len(names))))
             self.learnt_ |= {name: _under(self.learnt_[name], rows) for name, rows in shown.items()}
 
     def _put_together(self, names: Sequence[str]) -> None:
@@ -181,14 +190,11 @@ class MTCell(Model):
             X = question.X[cells]
             place = question.contexts[group] if question.contexts else None
             control = _moments(X)
-            far = self._distance(control, len(cells), contexts)
-            if far > 1:
-                notes.append(
-                    f"control cells lie {far:.1f} times as far from the training contexts of {name!r} as a new context "
-                    f"may be expected to: the response is scaled by {1 / far:.2f}"
-                )
+            far = max(self.controls_.distance(control["mean"], _noise(control, "mean", len(cells))), FAR)
+            if far > FAR:
+                notes.append(f"{described(far)}: the response is scaled by {FAR / far:.2f}")
             means, shares = (
-                self._carry(what, control, len(cells), condition, place, question.pilot, 1 / max(far, 1.0))
+                self._carry(what, control, len(cells), condition, place, question.pilot, FAR / far)
                 for what in ("mean", "share")
             )
             # The same chance for a context whether it is predicted alone or among others.
@@ -203,11 +209,11 @@ class MTCell(Model):
     def known_response(self, condition: int, context: int) -> MeanResponse:
         """The means carried over to a context that training saw, with intervals."""
         control: Moments = {what: self._of(what, 0, np.array([context]))[0] for what in ("mean", "variance", "share")}
-        n_cells, contexts = int(self.learnt_["cells"][0, context]), self._seen(condition)
+        n_cells = int(self.learnt_["cells"][0, context])
         if n_cells == 0:
             unknown = np.full(len(self.metadata_.genes), np.nan)
             return MeanResponse(unknown, unknown)
-        held_back = 1 / max(self._distance(control, n_cells, contexts), 1.0)
+        held_back = FAR / max(self.controls_.distance(control["mean"], _noise(control, "mean", n_cells)), FAR)
         place = self.metadata_.contexts[context]
         means, variances = self._carry("mean", control, n_cells, condition, place, None, held_back)
         width = half_width(variances, int(self.learnt_["mean_left_out"][condition]), LEVEL)
@@ -282,12 +288,6 @@ class MTCell(Model):
             )
         return doubts
 
-    def _distance(self, control: Moments, n_cells: int, contexts: Rows) -> float:
-        """How far control cells lie from the nearest training context (see :func:`.familiarity.relative_distance`)."""
-        known = self._contexts("mean", 0, contexts)
-        noise = _noise(control, "mean", n_cells)
-        return relative_distance(control["mean"], noise, known.control, known.control_noise)
-
     def _marginals(self, control: Moments, mean: Doubles, share: Doubles, condition: int, contexts: Rows) -> Marginals:
         """What the cells of a context shall have, gene by gene, given mean and share."""
         weights = softmax_weights(control["mean"], self._of("mean", 0, contexts), 10.0)
@@ -343,17 +343,13 @@ class MTCell(Model):
             for name, size, kind in (("features", DEPTH, "i"), ("thresholds", DEPTH, "f"), ("values", 2**DEPTH, "f"))
         }
         n_conditions, _, n_genes = shape
-        shown: Layout = {
-            f"{what}_{name}": (
-                (
-                    n_conditions,
-                    *({"squares": (n_genes,)} | dict.fromkeys(("expected", "found"), (KNOTS,))).get(name, ()),
-                ),
-                "i" if name == "left_out" else "f",
-            )
-            for what in ("mean", "share")
-            for name in EXPERIENCE
+        one: Layout = {
+            "left_out": ((n_conditions,), "i"),
+            **dict.fromkeys(("squares", "usual"), ((n_conditions, n_genes), "f")),
+            **dict.fromkeys(("expected", "found"), ((n_conditions, KNOTS), "f")),
+            **dict.fromkeys(("skill", "trust"), ((n_conditions,), "f")),
         }
+        shown: Layout = {f"{what}_{name}": one[name] for what in ("mean", "share") for name in EXPERIENCE}
         return {
             **by_gene,
             **shown,
@@ -369,14 +365,14 @@ class MTCell(Model):
 WEIGHT = 1e-4
 """Below which a perturbation has no part in another that is put together."""
 
-EXPERIENCE = ("left_out", "squares", "expected", "found", "skill", "trust")
+EXPERIENCE = ("left_out", "squares", "usual", "expected", "found", "skill", "trust")
 """The attributes of an experience, in order, as they are kept."""
 
 
 def _as_arrays(what: str, shown: Sequence[Experience | None], n_genes: int) -> Arrays:
     """Experiences side by side, one a condition; control, and what no context was left out of, shows nothing."""
     line = np.linspace(0, 1, KNOTS)
-    nothing = Experience(0, np.zeros(n_genes), line, line, 0.0, 1.0)
+    nothing = Experience(0, np.zeros(n_genes), np.zeros(n_genes), line, line, 0.0, 1.0)
     columns = zip(*(astuple(one or nothing) for one in shown), strict=True)
     return {f"{what}_{name}": np.array(values) for name, values in zip(EXPERIENCE, columns, strict=True)}
 

@@ -5,12 +5,13 @@ variance that is learnt from the training contexts that were left out. Cells of 
 own, as in any normal model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
 
-from multipert.models.transfer import OF_NOISE, Contexts, Doubles, softmax_weights, terms
+from multipert.models.transfer import OF_NOISE, Contexts, Doubles, LeftOut, softmax_weights
 
 PRIOR_WEIGHT = 4
 """How many left-out contexts the trend over all genes is worth beside a gene's own errors."""
@@ -32,8 +33,8 @@ class Experience:
     ----------
     contexts
         How many left-out contexts there were; 0 where there is but one context, which nothing can predict.
-    squares
-        (genes,) mean squared error of the predicted shifts.
+    squares, usual
+        (genes,) mean squared error of the predicted shifts, and what the trend over all genes says it is.
     expected, found
         (knots,) The trend over all genes: the squared error found at what was :func:`expected_squares`.
     skill
@@ -45,6 +46,7 @@ class Experience:
 
     contexts: int
     squares: Doubles
+    usual: Doubles
     expected: Doubles
     found: Doubles
     skill: float
@@ -63,21 +65,20 @@ def expected_squares(shift: Doubles, control: Doubles, noise: Doubles, others: C
     return squares
 
 
-def leave_out(contexts: Contexts, coefficients: Doubles) -> Experience:
-    """Predict each context from the others, and look at the errors."""
+def look_back(left_out: Sequence[LeftOut], coefficients: Doubles) -> Experience:
+    """What the errors of two or more left-out contexts show, each predicted with the coefficients of the terms."""
     from scipy.optimize import isotonic_regression  # only here: it takes long to import
 
-    n, n_genes = contexts.control.shape
-    if n < 2:
-        line = np.linspace(0, 1, KNOTS)
-        return Experience(0, np.zeros(n_genes), line, line, 0.0, 1.0)
-    shifts, responses, corrections, expected = (np.empty((n, n_genes)) for _ in range(4))
-    for k in range(n):
-        known = contexts.control[k], contexts.control_noise[k], contexts.without(k)
-        guessed = terms(*known)
-        responses[k], corrections[k] = guessed @ (coefficients * ~OF_NOISE), guessed @ (coefficients * OF_NOISE)
-        shifts[k] = contexts.perturbed[k] - contexts.control[k]
-        expected[k] = expected_squares(responses[k], *known)
+    contexts, n = left_out[0].contexts, len(left_out)
+    responses = np.stack([one.guesses @ (coefficients * ~OF_NOISE) for one in left_out])
+    corrections = np.stack([one.guesses @ (coefficients * OF_NOISE) for one in left_out])
+    expected = np.stack(
+        [
+            expected_squares(response, one.control, contexts.control_noise[one.place], one.others)
+            for response, one in zip(responses, left_out, strict=True)
+        ]
+    )
+    shifts = contexts.perturbed - contexts.control
     unexplained = shifts - corrections
     before, after = _energy(unexplained), _energy(unexplained - responses)
     noise = contexts.control_noise.sum() + contexts.perturbed_noise.sum()
@@ -85,10 +86,19 @@ def leave_out(contexts: Contexts, coefficients: Doubles) -> Experience:
     trust = float(np.clip(skill / ENOUGH_SKILL, 0, 1))
     squares = (unexplained - trust * responses) ** 2
     order = np.argsort(expected, axis=None)
-    trend = isotonic_regression(squares.ravel()[order]).x
+    rising = isotonic_regression(squares.ravel()[order]).x
     # The finer, the larger the errors are.
     at = np.sort((len(order) - np.geomspace(1, len(order), KNOTS)).astype(np.int64))
-    return Experience(n, squares.mean(axis=0), expected.ravel()[order][at], trend[at], float(skill), trust)
+    knots = expected.ravel()[order][at], rising[at]
+    usual = _trend(expected, *knots).mean(axis=0)
+    return Experience(n, squares.mean(axis=0), usual, *knots, float(skill), trust)
+
+
+def _trend(at: Doubles, expected: Doubles, found: Doubles) -> Doubles:
+    """The trend at what was expected; beyond its last knot it goes on in proportion."""
+    beyond = np.maximum(at / expected[-1], 1) if expected[-1] > 0 else 1.0
+    trend: Doubles = np.interp(at, expected, found) * beyond
+    return trend
 
 
 def _energy(values: Doubles) -> float:
@@ -98,13 +108,12 @@ def _energy(values: Doubles) -> float:
 def variance(expected: Doubles, experience: Experience) -> Doubles:
     """Expected squared error of a predicted shift, (genes,): a gene's own errors, drawn toward the trend.
 
-    Beyond its last knot the trend goes on in proportion.
+    Where less is expected than of left-out contexts, as beside a training context much like this one, its own errors
+    count for as much less.
     """
-    last = experience.expected[-1]
-    beyond = np.maximum(expected / last, 1) if last > 0 else 1.0
-    trend = np.interp(expected, experience.expected, experience.found) * beyond
-    k = experience.contexts
-    total: Doubles = (PRIOR_WEIGHT * trend + k * experience.squares) / (PRIOR_WEIGHT + k)
+    trend, k = _trend(expected, experience.expected, experience.found), experience.contexts
+    less = np.divide(trend, experience.usual, out=np.ones_like(trend), where=experience.usual > trend)
+    total: Doubles = (PRIOR_WEIGHT * trend + k * less * experience.squares) / (PRIOR_WEIGHT + k)
     return total
 
 

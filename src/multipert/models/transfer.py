@@ -8,7 +8,9 @@ by leaving out one training context at a time: stacking (Wolpert 1992), with coe
 (Breiman 1996).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -182,31 +184,71 @@ def _in_proportion(control: Doubles, level: Doubles, shift: Doubles) -> Doubles:
     return multiplied
 
 
-def stack(perturbations: list[Contexts]) -> Doubles:
+@dataclass(frozen=True)
+class LeftOut:
+    """A training context that is predicted from the others.
+
+    Attributes
+    ----------
+    contexts, place
+        All contexts of a perturbation, and which of them it is.
+    guesses
+        (genes, terms) what :func:`terms` makes of the others.
+    """
+
+    contexts: Contexts
+    place: int
+    guesses: npt.NDArray[np.float32]
+
+    @property
+    def control(self) -> Doubles:
+        """(genes,) means of its control cells."""
+        return self.contexts.control[self.place]
+
+    @property
+    def shift(self) -> Doubles:
+        """(genes,) what is to be predicted."""
+        return self.contexts.perturbed[self.place] - self.control
+
+    @property
+    def others(self) -> Contexts:
+        """The contexts to learn from."""
+        return self.contexts.without(self.place)
+
+    @property
+    def weight(self) -> float:
+        """One over the root of the shift's norm, so that no strong response rules alone."""
+        return max(float(np.linalg.norm(self.shift)), 1e-12) ** -0.5
+
+
+def leave_each_out(contexts: Contexts) -> list[LeftOut]:
+    """Every context of a perturbation, left out in turn; none if there is but one."""
+    known = [(contexts.control[k], contexts.control_noise[k], contexts.without(k)) for k in range(len(contexts))]
+    # Guesses of all perturbations are kept at once: in half the memory.
+    return [LeftOut(contexts, k, terms(*one).astype(np.float32)) for k, one in enumerate(known) if len(known) > 1]
+
+
+def stack(perturbations: Sequence[Sequence[LeftOut]]) -> Doubles:
     """Find the coefficients of the terms, (terms,), by leaving out one context at a time.
 
-    Each left-out (context, perturbation) is one set of equations ``shift = terms @ coefficients``, a gene each, divided
-    by the root of the shift's norm, so that no strong response rules alone. The penalty draws them toward
-    :data:`PRIOR`, of which as much is taken as the left-out contexts support: nothing where nothing is predicted.
+    Each left-out (context, perturbation) is one set of equations ``shift = terms @ coefficients``, a gene each, with
+    its weight. The penalty draws them toward :data:`PRIOR`, of which as much is taken as the left-out contexts support:
+    nothing where nothing is predicted.
 
     Parameters
     ----------
     perturbations
-        The contexts of each perturbation.
+        The left-out contexts of each perturbation.
     """
     prior = np.array(list(PRIOR.values()))
-    several = [contexts for contexts in perturbations if len(contexts) > 1]
     products, moments = np.zeros((len(prior), len(prior))), np.zeros(len(prior))
-    for contexts in several:
-        for left_out in range(len(contexts)):
-            guessed = terms(contexts.control[left_out], contexts.control_noise[left_out], contexts.without(left_out))
-            shift = contexts.perturbed[left_out] - contexts.control[left_out]
-            weight = 1 / max(float(np.linalg.norm(shift)), 1e-12) ** 0.5
-            products += weight * guessed.T @ guessed
-            moments += weight * guessed.T @ shift
+    for one in chain.from_iterable(perturbations):
+        guesses = one.guesses.astype(np.float64)
+        products += one.weight * guesses.T @ guesses
+        moments += one.weight * guesses.T @ one.shift
     if not np.trace(products) > 0:
         return prior
-    n = max(len(contexts) for contexts in several)
+    n = max(map(len, perturbations))
     # How much of the prior: of the shift and of the noise of the control mean apart.
     parts = np.stack([prior * ~OF_NOISE, prior * OF_NOISE], axis=1)
     amplitude = _bounded(parts.T @ products @ parts, parts.T @ moments, 1.0)

@@ -15,6 +15,7 @@ from multipert.data import write_cells
 
 KEYS = ("--perturbation-key", "condition", "--control", "control", "--context-key", "cell_type")
 KNOWN = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+OURS = ("-c", "from multipert.cli import main; main()")
 EPOCHS = 60
 SLOW_FIT = ("--model", "mtae", "--hold-out", "B", "--epochs", str(EPOCHS), "--set", "batch_size=8", "--set", "latent=4")
 
@@ -56,13 +57,15 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts the command in a process group of its own, as a terminal does; whatever is left is killed at the end."""
+    """Starts the command, or another of Python, in a process group of its own; what is left is killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
-    def begin(*arguments: str | Path, before: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-        command = [*before, sys.executable, "-c", "from multipert.cli import main; main()", *map(str, arguments)]
+    def begin(
+        *arguments: str | Path, before: tuple[str, ...] = (), command: tuple[str, ...] = OURS
+    ) -> "subprocess.Popen[str]":
+        whole = [*before, sys.executable, *command, *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command, start_new_session=True, **pipes)  # type: ignore[call-overload]
+        process = subprocess.Popen(whole, start_new_session=True, **pipes)  # type: ignore[call-overload]
         started.append(process)
         return process
 

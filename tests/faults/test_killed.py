@@ -1,5 +1,6 @@
 """Killed at whatever moment: what is there is whole, and the same command ends like an undisturbed one."""
 
+import json
 import os
 import signal
 import subprocess
@@ -169,3 +170,53 @@ def test_a_folder_that_is_read_only(start: Start, world: Path, tmp_path: Path) -
         assert "Permission denied" in said
         assert "Traceback" not in said
     assert not os.listdir(shut)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, start: Start) -> dict[str, "subprocess.Popen[str]"]:
+    """A Dask scheduler and two workers, each a process; the scheduler's address is in ``scheduler.json``."""
+    at = ("--scheduler-file", tmp_path / "scheduler.json")
+    apart = ("-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+    started = {"scheduler": start(*apart, *at, command=())}
+    wait_until((tmp_path / "scheduler.json").exists, started["scheduler"])
+    alone = ("-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    folders = ("--local-directory", tmp_path / "dask")
+    return started | {name: start(*alone, *folders, "--name", name, *at, command=()) for name in ("one", "two")}
+
+
+def benchmark_on(folder: Path, start: Start, world: Path) -> "subprocess.Popen[str]":
+    """A study given to the cluster, its first trial done."""
+    address = json.loads((folder / "scheduler.json").read_text())["address"]
+    process = start("benchmark", world / "study.toml", "--out", folder / "out", "--scheduler", address)
+    wait_until(lambda: list(folder.glob("out/trials/[!.]*.json")), process)
+    return process
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_a_cluster_costs_nothing(
+    start: Start, world: Path, tmp_path: Path, cluster: dict[str, "subprocess.Popen[str]"]
+) -> None:
+    process = benchmark_on(tmp_path, start, world)
+    kill(cluster["one"])
+
+    _, said = process.communicate(timeout=300)
+
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert len(load_results(tmp_path / "out").trials) == 8
+
+
+@pytest.mark.slow
+def test_a_killed_scheduler_is_said_in_one_sentence(
+    run: Run, start: Start, world: Path, tmp_path: Path, cluster: dict[str, "subprocess.Popen[str]"]
+) -> None:
+    process = benchmark_on(tmp_path, start, world)
+    kill(cluster["scheduler"])
+
+    _, said = process.communicate(timeout=300)
+
+    lines = [line for line in said.splitlines() if line and not line.startswith(("[", "reading ", "trials: "))]
+    assert lines == ["multipert: the Dask scheduler is gone: the same command goes on from here"]
+    assert process.returncode == 2
+    assert run("benchmark", world / "study.toml", "--out", tmp_path / "out")[0] == 0
+    assert len(load_results(tmp_path / "out").trials) == 8

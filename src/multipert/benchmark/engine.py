@@ -165,6 +165,7 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator["Client"]:
                 f"no Dask scheduler answers at {scheduler!r} ({error}): start one with `dask scheduler`, and give the "
                 f"address it prints"
             ) from error
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a scheduler that is gone is ours to tell
         with client:
             client.wait_for_workers(1, timeout=PATIENCE)
             yield client

@@ -47,6 +47,19 @@ def test_a_run_keeps_its_score_on_what_it_left_out(
     assert score.baselines == pytest.approx({name: np.median(found) for name, found in distances.items()}, rel=1e-4)
 
 
+def test_a_run_of_all_cells_keeps_the_score_of_each_context_left_out(data: mp.PerturbationData, tmp_path: Path) -> None:
+    scores = [
+        mp.models.create("mtcell").fit(data, mp.leave_context_out(data, context), run=tmp_path / context).left_out_
+        for context in data.contexts
+    ]
+    found = mp.models.create("mtcell").fit(data, run=tmp_path / "all").left_out_
+
+    assert found is not None
+    assert (found.held_out, found.n) == (f"each of {len(scores)} contexts in turn", 2 * len(data.contexts))
+    distances = [score.distance for score in scores if score is not None]
+    assert min(distances) <= found.distance <= max(distances)
+
+
 @pytest.mark.parametrize("name", ["mean-shift", "mtae", "scgen", "mtcell"])
 def test_a_model_that_lost_says_so(
     data: mp.PerturbationData, controls: AnnData, tiny: Callable[..., Model], name: str
@@ -68,11 +81,17 @@ def test_the_command_says_the_score_in_one_line(run: Run, adata: AnnData, contro
     adata.write_h5ad(tmp_path / "data.h5ad")
     controls.write_h5ad(tmp_path / "controls.h5ad")
     keys = ("--perturbation-key", "condition", "--control", "control", "--context-key", "cell_type")
+    trained = ("--model", "mtae", "--epochs", "1", "--set", "batch_size=16")
     for name, options, expected in (
         ("kept", ("--hold-out", "B"), "B, left out of training, was predicted 0."),
-        ("all", (), "how far this model is right about a new context is not known: nothing was left out of training"),
+        ("all", (), "each of 3 contexts in turn, left out of training, was predicted 0."),
+        (
+            "trained",
+            trained,
+            "how far this model is right about a new context is not known: nothing was left out of training",
+        ),
     ):
-        fit = ("fit", tmp_path / "data.h5ad", "--model", "mtcell", *keys, *options, "--out", tmp_path / name)
+        fit = ("fit", tmp_path / "data.h5ad", *keys, *options, "--out", tmp_path / name)
         assert run(*fit)[0] == 0
         out = tmp_path / f"{name}.h5ad"
         code, printed, said = run(

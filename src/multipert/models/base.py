@@ -102,7 +102,8 @@ class Model(ABC):
     device_, precision_
         Where it was fitted, and the number format of the largest products there.
     left_out_
-        How it did on what the split leaves out; known after a fit into a run folder, or from one.
+        How it did on what the split leaves out, or, where it leaves out nothing and fits take seconds, how fits without
+        each context in turn did; known after a fit into a run folder, or from one.
     """
 
     name: ClassVar[str]
@@ -268,7 +269,10 @@ class Model(ABC):
             self.history_ = self._learn(data, split, config, identity)
             self.seconds_fit_ = max(time.monotonic() - started, self.history_.seconds)
             if folder is not None:
-                self.left_out_ = LeftOutScore.of(self, data, split)
+                if split.held_out is None:
+                    self.left_out_ = LeftOutScore.of_each_context(self, data, features)
+                else:
+                    self.left_out_ = LeftOutScore.of(self, data, split)
                 self.save(folder)
                 if tensorboard:
                     self.history_.write_tensorboard(folder / "tensorboard")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from multipert.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-    from multipert.data import PerturbationData, Split
+    from multipert.data import PerturbationData, PerturbationFeatures, Split
     from multipert.models.base import Model
 
 BASELINES = ("mean-shift", "linear")
@@ -26,6 +26,11 @@ CLEARLY = 1.1
 _GROUPS, _CELLS = 20, 300
 """Of how many conditions and contexts, and from how many control cells of each, the score is taken, at most."""
 
+_CONTEXTS, _CHEAP = 4, 50_000
+"""How many contexts are left out in turn where all cells were shown, and of how many cells the fits are cheap."""
+
+T = TypeVar("T")
+
 _Group = tuple[int, str, npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
@@ -36,7 +41,7 @@ class LeftOutScore:
     Attributes
     ----------
     held_out
-        What was left out.
+        What was left out; ``each of 4 contexts in turn`` of a run that was shown all cells.
     n
         How many conditions, each in a context, were predicted.
     distance
@@ -54,21 +59,42 @@ class LeftOutScore:
     @classmethod
     def of(cls, model: Model, data: PerturbationData, split: Split) -> Self | None:
         """Score a model fitted to ``data`` with ``split``; none where nothing was left out that it can predict."""
-        groups = list(_groups(data, split))
-        if not groups or split.held_out is None:
+        if split.held_out is None:
             return None
-        groups = [
-            groups[at] for at in np.unique(np.linspace(0, len(groups) - 1, min(len(groups), _GROUPS)).astype(int))
-        ]
-        found: dict[str, list[float]] = {}
-        try:
-            for name in (model.name, *BASELINES):
-                one = model if name == model.name else _fitted(name, data, split)
-                found[name] = [_distance(one, data, *group) for group in groups]
-        except InputError:  # what nobody was shown, not all of them can predict
+        return cls._of(split.held_out, _distances(model, data, split, _GROUPS))
+
+    @classmethod
+    def of_each_context(
+        cls, model: Model, data: PerturbationData, features: PerturbationFeatures | str | None
+    ) -> Self | None:
+        """Score a model that was shown all cells, by fits without each context, or each of some, in turn.
+
+        None where fits are not to be had in seconds: of a model that is trained in steps, or to many cells.
+        """
+        from multipert.data import leave_context_out
+
+        if model.history_.steps or len(data) > _CHEAP:
             return None
-        medians = {name: float(np.median(values)) for name, values in found.items()}
-        return cls(split.held_out, len(groups), medians.pop(model.name), medians)
+        left_out = []
+        for context in _some(data.contexts, _CONTEXTS):
+            try:
+                split = leave_context_out(data, context)
+                anew = type(model)(preset=model.preset, seed=model.seed, **asdict(model.parameters))
+                anew.fit(data, split, features=features, progress=False)
+            except InputError:  # it lacks controls or perturbed cells, or the others are too few
+                continue
+            left_out.append(_distances(anew, data, split, _GROUPS // _CONTEXTS))
+        scored = [found for found in left_out if found]
+        together = {name: [value for found in scored for value in found[name]] for name in (scored or [{}])[0]}
+        return cls._of(f"each of {len(scored)} contexts in turn", together)
+
+    @classmethod
+    def _of(cls, held_out: str, found: Mapping[str, Sequence[float]]) -> Self | None:
+        """From the distances of the model, which comes first, and of the others."""
+        if not found:
+            return None
+        (own, *_), medians = found, {name: float(np.median(values)) for name, values in found.items()}
+        return cls(held_out, len(found[own]), medians.pop(own), medians)
 
     @property
     def lost(self) -> bool:
@@ -84,10 +110,25 @@ class LeftOutScore:
         return f"{self.held_out}, left out of training, was {score}"
 
 
-def _fitted(name: str, data: PerturbationData, split: Split) -> Model:
+def _distances(model: Model, data: PerturbationData, split: Split, at_most: int) -> dict[str, list[float]]:
+    """Those of a model and of baselines, for what was left out; empty where one of them cannot predict it."""
     from multipert.models.registry import create
 
-    return create(name).fit(data, split)
+    groups = _some(list(_groups(data, split)), at_most)
+    found: dict[str, list[float]] = {}
+    try:
+        for name in (model.name, *BASELINES) if groups else ():
+            one = model if name == model.name else create(name).fit(data, split)
+            found[name] = [_distance(one, data, *group) for group in groups]
+    except InputError:  # what nobody was shown, not all of them can predict
+        return {}
+    return found
+
+
+def _some(all_of_them: Sequence[T], at_most: int) -> list[T]:
+    """A list, or so many of it, evenly spaced."""
+    places = np.linspace(0, len(all_of_them) - 1, min(len(all_of_them), at_most)).astype(int)
+    return [all_of_them[place] for place in np.unique(places)]
 
 
 def _groups(data: PerturbationData, split: Split) -> Iterator[_Group]:
@@ -100,8 +141,7 @@ def _groups(data: PerturbationData, split: Split) -> Iterator[_Group]:
         same = (data.context == context) & np.isin(data.covariate, levels)
         controls = np.flatnonzero((data.condition == 0) & same)
         if len(controls):
-            some = np.unique(np.linspace(0, len(controls) - 1, min(len(controls), _CELLS)).astype(np.int64))
-            yield condition, data.contexts[context], truth, controls[some]
+            yield condition, data.contexts[context], truth, np.array(_some(controls.tolist(), _CELLS))
 
 
 def _distance(

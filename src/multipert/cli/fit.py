@@ -17,6 +17,7 @@ from multipert.cli.keys import (
     HoldOut,
     HoldOutCovariate,
     Layer,
+    OnDisk,
     PerturbationKey,
 )
 from multipert.errors import InputError
@@ -42,6 +43,7 @@ def fit(
     hold_out: HoldOut = None,
     hold_out_covariate: HoldOutCovariate = None,
     features: Features = None,
+    on_disk: OnDisk = None,
     preset: Annotated[str, typer.Option(help="Named set of values: default, study.")] = "default",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training cells.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
@@ -78,6 +80,7 @@ def fit(
         covariate_key=covariate_key or None,
         layer=layer,
         counts_layer=counts_layer,
+        on_disk=on_disk,
     )
     print(cells)
     split = None

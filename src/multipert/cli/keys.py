@@ -35,6 +35,15 @@ CountsLayer = Annotated[
     str | None,
     typer.Option("--counts-layer", metavar="NAME", help="Layer of raw counts, for models that learn from counts."),
 ]
+OnDisk = Annotated[
+    bool | None,
+    typer.Option(
+        "--on-disk/--in-memory",
+        help="Leave cells in their file and read them as they are needed; by default where they would take up much "
+        "of the memory.",
+        show_default=False,
+    ),
+]
 HoldOut = Annotated[
     str | None, typer.Option("--hold-out", metavar="CONTEXT", help="Hide this context's perturbed cells.")
 ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from multipert.cli.keys import MissingGenes
+from multipert.cli.keys import MissingGenes, OnDisk
 from multipert.errors import InputError
 
 
@@ -54,9 +54,10 @@ def predict(
     keep_cells: Annotated[
         bool, typer.Option("--keep-cells", help="Take the model's mean alone, and move each control cell to it.")
     ] = False,
+    on_disk: OnDisk = None,
 ) -> None:
     """Predict how control cells would look under one or several perturbations."""
-    from multipert.data import ENDINGS, check_ending, check_writable, read_features, write_cells
+    from multipert.data import ENDINGS, check_ending, check_writable, read_features
     from multipert.models import load
 
     check_ending(out, ENDINGS)
@@ -65,7 +66,8 @@ def predict(
         raise InputError("say what to predict with --perturbation NAME, once or more, or with --all: one of the two")
     model = load(run)
     names = list(model.perturbations) if all_ else list(dict.fromkeys(perturbation or []))
-    predicted = model.predict(
+    n_cells, made = model.predict_to(
+        out,
         cells,
         names[0] if len(names) == 1 else names,
         features=None if features is None else read_features(features),
@@ -74,10 +76,11 @@ def predict(
         intervals=intervals,
         counts=counts,
         cells="keep" if keep_cells else "model",
+        run=run,
+        on_disk=on_disk,
     )
-    predicted.uns["multipert"]["run"] = str(run.resolve())
-    write_cells(predicted, out)
     if model.left_out_ is None or not model.left_out_.lost:  # else it was said as a note
-        print(predicted.uns["multipert"]["left_out"])
+        print(made["left_out"])
     under = names[0] if len(names) == 1 else f"each of {len(names)} perturbations"
-    print(f"{predicted.n_obs // len(names):,} cells x {predicted.n_vars:,} genes under {under}; written to {out}")
+    n_genes = len(model.metadata_.genes)
+    print(f"{n_cells // len(names):,} cells x {n_genes:,} genes under {under}; written to {out}")

@@ -1,7 +1,7 @@
 """Cells handed to a fitted model, brought to the genes, the order and the scale it was trained on."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from multipert.data.conditions import joint_labels
-from multipert.data.expression import are_whole, check_log_normalised, layer_names, take_counts, take_expression
+from multipert.data.expression import (
+    are_whole,
+    check_log_normalised,
+    layer_names,
+    row_blocks,
+    take_counts,
+    take_expression,
+)
 from multipert.data.files import read_cells
 from multipert.data.gene_names import match_names
 from multipert.data.keys import Keys
+from multipert.data.on_disk import Expression, MatrixOnDisk
 from multipert.data.scale import ExpressionSpace, check_target, read_preprocessing
 from multipert.errors import InputError, InputWarning
 
@@ -47,12 +55,12 @@ class AlignedCells:
         What the user should know, and was warned of: sentences.
     """
 
-    X: sparse.csr_matrix
+    X: Expression
     obs: pd.DataFrame
     context: NDArray[np.int64]
     contexts: tuple[str, ...]
     filled: tuple[str, ...]
-    counts: sparse.csr_matrix | None
+    counts: Expression | None
     scale: str
     notes: tuple[str, ...]
 
@@ -64,6 +72,7 @@ def read_aligned(
     *,
     missing_genes: str = "error",
     controls_only: bool = False,
+    on_disk: bool | None = False,
 ) -> AlignedCells:
     """Check cells, and bring them to the genes and the scale of a model.
 
@@ -82,6 +91,8 @@ def read_aligned(
         What to do when a gene is missing: ``"error"`` refuses, ``"zero"`` takes it as zero in every cell.
     controls_only
         Whether cells that say they are not control are refused.
+    on_disk
+        Whether expression stays in its file, and is aligned as it is read; none for where it is large.
 
     Raises
     ------
@@ -92,22 +103,23 @@ def read_aligned(
     if missing_genes not in ("error", "zero"):
         raise InputError(f"missing_genes takes 'error' or 'zero', not {missing_genes!r}")
     path = None if isinstance(cells, AnnData) else Path(cells)
-    adata = cells if isinstance(cells, AnnData) else read_cells(cells)
+    adata = cells if isinstance(cells, AnnData) else read_cells(cells, on_disk=on_disk)
     try:
         if controls_only:
             _check_control(adata.obs, keys)
         layer = keys.layer if keys.layer in adata.layers else None
-        X = take_expression(adata, layer)
+        X = take_expression(adata, layer, on_disk=on_disk)
         genes = pd.Index(space.genes)
         names, note = match_names(adata.var, genes)
         given = X
         X, scale, notes = _on_scale(adata, X, names, space)
         position = positions(names, genes, zero_missing=missing_genes == "zero")
-        X = select_genes(X, position)
+        X = _changed(X, lambda rows: select_genes(rows, position), len(genes))
         counts = given if scale is not _AS_GIVEN else None
         if counts is None and keys.counts_layer in layer_names(adata):
-            counts = take_counts(adata, keys.counts_layer)
-        counts = None if counts is None else select_genes(counts, position)
+            counts = take_counts(adata, keys.counts_layer, on_disk=on_disk)
+        if counts is not None:
+            counts = _changed(counts, lambda rows: select_genes(rows, position), len(genes))
         if scale is _AS_GIVEN and space.scale is not None:
             space.scale.check(X, position >= 0)
     except InputError as error:
@@ -129,8 +141,8 @@ def read_aligned(
 
 
 def _on_scale(
-    adata: AnnData, X: sparse.csr_matrix, names: pd.Index, space: ExpressionSpace
-) -> tuple[sparse.csr_matrix, str, list[str]]:
+    adata: AnnData, X: Expression, names: pd.Index, space: ExpressionSpace
+) -> tuple[Expression, str, list[str]]:
     """Normalise counts as training data were, or make sure that log-normalised cells do not say they are otherwise.
 
     Returns
@@ -138,12 +150,12 @@ def _on_scale(
     tuple
         (cells, genes of the file) log-normalised; how it came to its scale; what the user should know.
     """
-    if X.nnz == 0 or not are_whole(X.data):
+    if not are_whole(X) or not any(block.nnz for _, block in row_blocks(X)):
         check_log_normalised(X)
         check_target(read_preprocessing(adata, X), space.preprocessing)
         return X, _AS_GIVEN, []
     how = space.recipe()
-    few = ~how.good_cells(X)
+    few = ~np.concatenate([how.good_cells(block) for _, block in row_blocks(X)])
     notes = (
         [
             f"{few.sum():,} of {len(few):,} cells have fewer than {how.min_counts} counts or {how.min_genes} expressed "
@@ -152,8 +164,14 @@ def _on_scale(
         if few.any()
         else []
     )
-    log = how.normalise(X, names, pd.Index(space.genes))
+    genes = pd.Index(space.genes)
+    log = _changed(X, lambda rows: how.normalise(rows, names, genes), len(names))
     return log, f"raw counts, scaled to a total of {how.target_sum:.6g} as in training", notes
+
+
+def _changed(X: Expression, change: Callable[[sparse.csr_matrix], sparse.csr_matrix], n_genes: int) -> Expression:
+    """Cells changed by a function of rows: now, or on disk as they are read."""
+    return X.then(change, n_genes) if isinstance(X, MatrixOnDisk) else change(X)
 
 
 def _check_control(obs: pd.DataFrame, keys: Keys) -> None:

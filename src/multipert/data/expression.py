@@ -36,6 +36,7 @@ def take_expression(
     borrow: bool = False,
     dense: bool = False,
     below_zero: float = 0.0,
+    on_disk: bool | None = False,
 ) -> Matrix:
     """Take the expression out of an AnnData, whatever it is kept in, in one canonical form.
 
@@ -53,10 +54,12 @@ def take_expression(
         Whether a dense array stays dense.
     below_zero
         How far below zero a value may lie for the rounding of another tool; such values become zero.
+    on_disk
+        Whether what is backed by a file stays there; none for what would take up much of the memory.
 
     Returns
     -------
-    csr_matrix or ndarray
+    csr_matrix or ndarray or MatrixOnDisk
         (cells, genes) float32; sparse with sorted indices and no stored zeros unless ``dense``. Unless it is ours,
         shares nothing that is written to with ``adata``.
 
@@ -73,11 +76,20 @@ def take_expression(
     matrix: Any = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise InputError(f"X is empty: name the layer that holds expression; {did_you_mean('', layer_names(adata))}")
-    X = _canonical(matrix, own, dense, borrow=borrow)
+    from multipert.data.on_disk import MatrixOnDisk, stays_on_disk
+
+    stays = stays_on_disk(matrix, on_disk)
+    X = MatrixOnDisk(getattr(matrix, "group", matrix)) if stays else canonical(matrix, own, dense, borrow=borrow)
     _check_values(X, adata.obs_names, adata.var_names, below_zero)
-    if below_zero > 0 and (values := stored_values(X)).size and values.min() < 0:
-        X = np.maximum(X, 0) if not is_sparse(X) else X.maximum(0).tocsr()
+    if stays:
+        X.note_all_read()
+    if below_zero > 0 and any((values := stored_values(block)).size and values.min() < 0 for _, block in row_blocks(X)):
+        X = X.then(_above_zero, X.shape[1]) if stays else _above_zero(X)
     return X
+
+
+def _above_zero(X: Matrix) -> Matrix:
+    return np.maximum(X, 0) if not is_sparse(X) else X.maximum(0).tocsr()
 
 
 def check_log_normalised(X: Matrix) -> None:
@@ -90,11 +102,10 @@ def check_log_normalised(X: Matrix) -> None:
         log-transformed, or were log-transformed twice.
     """
     remedy = "log-normalise first, with multipert.preprocess(adata) or `multipert preprocess`"
-    values = stored_values(X)
-    largest = float(values.max()) if values.size else 0.0
+    largest = max(float(stored_values(block).max(initial=0)) for _, block in row_blocks(X))
     if largest == 0:
         raise InputError("every value is zero: there is no expression in it")
-    if are_whole(values):
+    if are_whole(X):
         raise InputError(f"the values are raw counts (all are whole numbers): {remedy}")
     if largest > _LARGEST_LOG:
         raise InputError(f"the values reach {largest:g}, too large to be log-normalised: {remedy}")
@@ -131,7 +142,9 @@ def layer_names(adata: AnnData) -> list[str]:
     return [name for name in adata.layers if name is not None]
 
 
-def take_counts(adata: AnnData, layer: str | None, *, own: bool = False) -> sparse.csr_matrix:
+def take_counts(
+    adata: AnnData, layer: str | None, *, own: bool = False, on_disk: bool | None = False
+) -> sparse.csr_matrix:
     """Take raw counts, as :func:`take_expression` does.
 
     Raises
@@ -139,8 +152,8 @@ def take_counts(adata: AnnData, layer: str | None, *, own: bool = False) -> spar
     InputError
         As there, or the values are no whole numbers.
     """
-    counts = take_expression(adata, layer, own=own)
-    if not are_whole(counts.data):
+    counts = take_expression(adata, layer, own=own, on_disk=on_disk)
+    if not are_whole(counts):
         where = "the values" if layer is None else f"the values of layer {layer!r}"
         raise InputError(
             f"{where} are no raw counts (some are not whole numbers): name the layer that holds the counts; "
@@ -167,9 +180,20 @@ def check_format(matrix: Any) -> None:
         raise InputError(f"the sparse matrix is damaged ({error}): write the file again, or copy it anew") from None
 
 
-def are_whole(values: NDArray[np.float32]) -> bool:
+def are_whole(X: Matrix) -> bool:
     """Whether all values are whole numbers; the first few that are not settle it."""
-    return all(bool((block == np.rint(block)).all()) for block in blocks(values))
+    return all(bool((some == np.rint(some)).all()) for _, rows in row_blocks(X) for some in blocks(stored_values(rows)))
+
+
+def row_blocks(X: Matrix, rows: Integers | None = None) -> Iterator[tuple[Integers, Matrix]]:
+    """Go through all cells of a matrix, or those at ``rows``: which, and what they hold.
+
+    What is in memory is one block; of what is on disk, as many cells at a time as take little memory.
+    """
+    if hasattr(X, "blocks"):
+        yield from X.blocks(rows)
+    else:
+        yield (np.arange(X.shape[0]), X) if rows is None else (rows, X[rows])
 
 
 def blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -196,7 +220,8 @@ def _transformed(X: Matrix) -> Literal["never", "once", "twice"] | None:
         "twice": lambda values: np.expm1(np.expm1(values)),
     }
     cells = np.unique(np.linspace(0, X.shape[0] - 1, min(_INSPECTED_CELLS, X.shape[0])).astype(np.int64))
-    found = [stored_values(X[cell]).astype(np.float64) for cell in cells]
+    shown = X[cells]
+    found = [stored_values(shown[cell]).astype(np.float64) for cell in range(len(cells))]
     for times, inverse in undo.items():
         with np.errstate(over="ignore", invalid="ignore"):
             undone = [inverse(values[values > 0]) for values in found]
@@ -208,7 +233,8 @@ def _transformed(X: Matrix) -> Literal["never", "once", "twice"] | None:
     return None
 
 
-def _canonical(matrix: Any, own: bool, dense: bool, *, borrow: bool = False) -> Matrix:
+def canonical(matrix: Any, own: bool, dense: bool = False, *, borrow: bool = False) -> Matrix:
+    """Bring a matrix to the one form that :func:`take_expression` gives, values unchecked."""
     if hasattr(matrix, "to_memory"):  # sparse and backed by a file
         matrix = matrix.to_memory()
     elif not sparse.issparse(matrix):
@@ -242,27 +268,36 @@ def _check_genes(genes: pd.Index) -> None:
 
 
 def _check_values(X: Matrix, cells: pd.Index, genes: pd.Index, below_zero: float) -> None:
-    values = stored_values(X)
-    smallest, largest = (values.min(), values.max()) if values.size else (0.0, 0.0)  # NaN, if there is one, wins both
+    smallest, largest = 0.0, 0.0
+    for _, block in row_blocks(X):
+        if (values := stored_values(block)).size:  # NaN, if there is one, wins both
+            smallest, largest = (
+                float(of((so_far, found)))
+                for of, so_far, found in ((np.min, smallest, values.min()), (np.max, largest, values.max()))
+            )
     if smallest >= -below_zero and largest < np.inf:
         return
-    for fault, wrong, remedy in (
-        ("NaN", np.isnan(values), "fill or drop them"),
-        ("infinite", np.isinf(values), "mend or drop them"),
+    for fault, is_wrong, remedy in (
+        ("NaN", np.isnan, "fill or drop them"),
+        ("infinite", np.isinf, "mend or drop them"),
         (
             "negative",
-            values < -below_zero,
+            lambda values: values < -below_zero,
             f"the lowest is {smallest:.3g}, so set negative predictions to zero where the model means zero"
             if below_zero
             else "expression must not be scaled or centred, give the log-normalised values or counts",
         ),
     ):
-        if wrong.any():
-            first = int(wrong.argmax())
-            if is_sparse(X):
-                cell, gene = int(np.searchsorted(X.indptr, first, side="right")) - 1, int(X.indices[first])
-            else:
-                cell, gene = divmod(first, X.shape[1])
-            raise InputError(
-                f"{wrong.sum()} values are {fault} (the first in cell {cells[cell]!r}, gene {genes[gene]!r}): {remedy}"
-            )
+        number, where = 0, ""
+        for rows, block in row_blocks(X):
+            wrong = is_wrong(stored_values(block))
+            if wrong.any() and not number:
+                first = int(wrong.argmax())
+                if is_sparse(block):
+                    cell, gene = int(np.searchsorted(block.indptr, first, side="right")) - 1, int(block.indices[first])
+                else:
+                    cell, gene = divmod(first, block.shape[1])
+                where = f"cell {cells[rows[cell]]!r}, gene {genes[gene]!r}"
+            number += int(wrong.sum())
+        if number:
+            raise InputError(f"{number} values are {fault} (the first in {where}): {remedy}")

@@ -184,7 +184,7 @@ class PerturbationFeatures:
             The cells, and which of them train.
         """
         rows = np.arange(len(data)) if split is None else np.sort(np.concatenate([split.train, split.validation]))
-        rows = rows[data.condition[rows] == 0]
+        rows = data.sample(rows[data.condition[rows] == 0])
         X = data.X[rows].toarray().astype(np.float64)
         for context in np.unique(data.context[rows]):
             X[data.context[rows] == context] -= X[data.context[rows] == context].mean(axis=0)

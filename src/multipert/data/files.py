@@ -29,18 +29,21 @@ _LARGE, _DENSEST = 2**30, 5000
 """Bytes of an array that are looked at twice, and how many of them a stored byte may stand for (gzip: a thousand)."""
 
 
-def read_cells(path: str | Path) -> AnnData:
-    """Read an h5ad file or a zarr folder, told by its ending, into memory.
+def read_cells(path: str | Path, *, on_disk: bool | None = False) -> AnnData:
+    """Read an h5ad file or a zarr folder, told by its ending.
 
     Parameters
     ----------
     path
         Where it is. What does not end in ``.zarr`` is read as h5ad.
+    on_disk
+        Whether ``X`` and the layers stay there (then nothing is read but these, ``obs``, ``var`` and ``uns``); none for
+        those that would take up much of the memory.
 
     Returns
     -------
     AnnData
-        What it holds; every sparse matrix in it is whole.
+        What it holds; every sparse matrix that is in memory is whole.
 
     Raises
     ------
@@ -63,7 +66,9 @@ def read_cells(path: str | Path) -> AnnData:
             if not is_zarr and not survives(path):
                 raise InputError(f"{path} is truncated or damaged: copy or download it again")
             _check_named(path, is_zarr)
-            adata = anndata.read_zarr(path) if is_zarr else anndata.read_h5ad(path)
+            adata = None if on_disk is False else _opened(path, is_zarr, on_disk)
+            if adata is None:
+                adata = anndata.read_zarr(path) if is_zarr else anndata.read_h5ad(path)
             _check_labels(adata, path)
     except InputError:
         raise
@@ -342,6 +347,36 @@ def _as_h5ad(adata: AnnData) -> memoryview:
     with h5py.File(buffer, "w") as file:
         anndata.io.write_elem(file, "/", adata, dataset_kwargs={"compression": "gzip"})
     return buffer.getbuffer()
+
+
+def _opened(path: Path, is_zarr: bool, wanted: bool | None) -> AnnData | None:
+    """The cells with ``X`` and layers left on disk; none where they are small enough to be read."""
+    from anndata.io import read_elem, sparse_dataset
+
+    from multipert.data.on_disk import is_large
+
+    if is_zarr:
+        import zarr
+
+        file: Any = zarr.open_group(path, mode="r")
+    else:
+        import h5py
+
+        file = h5py.File(path, "r")
+    nodes = {None: file.get("X"), **{name: file["layers"][name] for name in file.get("layers") or ()}}
+    matrices = {name: node for name, node in nodes.items() if node is not None and _is_matrix(node)}
+    if not wanted and not any(map(is_large, matrices.values())):
+        if not is_zarr:
+            file.close()
+        return None
+    held = {name: node if hasattr(node, "shape") else sparse_dataset(node) for name, node in matrices.items()}
+    X = held.pop(None, None)
+    tables = {name: read_elem(file[name]) for name in ("obs", "var", "uns") if name in file}
+    return AnnData(X, layers=held, **tables)
+
+
+def _is_matrix(node: Any) -> bool:
+    return hasattr(node, "shape") or node.attrs.get("encoding-type") in ("csr_matrix", "csc_matrix")
 
 
 def _check_named(path: Path, is_zarr: bool) -> None:

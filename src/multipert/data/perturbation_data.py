@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -13,13 +14,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 
 from multipert.data.conditions import read_conditions
-from multipert.data.expression import blocks, check_log_normalised, take_counts, take_expression
+from multipert.data.expression import blocks, check_log_normalised, row_blocks, take_counts, take_expression
 from multipert.data.files import read_cells
 from multipert.data.gene_names import symbols
 from multipert.data.keys import Keys
+from multipert.data.on_disk import SAMPLE, Expression, MatrixOnDisk
 from multipert.data.scale import ExpressionScale, ExpressionSpace, Preprocessing, read_preprocessing
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError, InputWarning
@@ -34,7 +35,7 @@ class PerturbationData:
     Attributes
     ----------
     X
-        (cells, genes) float32, log-normalised, with sorted indices and no stored zeros.
+        (cells, genes) float32, log-normalised, with sorted indices and no stored zeros; in memory or on disk.
     genes
         The genes, unique.
     obs
@@ -63,7 +64,7 @@ class PerturbationData:
         What readers call the genes, as reports print them: a column of symbols where ``genes`` are Ensembl ids.
     """
 
-    X: sparse.csr_matrix
+    X: Expression
     genes: pd.Index
     obs: pd.DataFrame
     conditions: tuple[str, ...]
@@ -74,7 +75,7 @@ class PerturbationData:
     covariates: tuple[str, ...]
     covariate: NDArray[np.int64]
     keys: Keys
-    counts: sparse.csr_matrix | None = None
+    counts: Expression | None = None
     preprocessing: Preprocessing | None = None
     symbols: pd.Index | None = None
 
@@ -91,6 +92,7 @@ class PerturbationData:
         covariate_key: str | Sequence[str] | None = None,
         layer: str | None = None,
         counts_layer: str | None = None,
+        on_disk: bool | None = None,
     ) -> Self:
         """Check an AnnData and take from it what models need.
 
@@ -118,6 +120,9 @@ class PerturbationData:
             The layer to read in place of ``X``.
         counts_layer
             The layer that holds the raw counts beside it.
+        on_disk
+            Whether expression stays in its file, and is read as it is needed; by default where it would take up more
+            than a quarter of the memory at hand. See ``docs/disk.md``.
 
         Raises
         ------
@@ -134,10 +139,10 @@ class PerturbationData:
             layer=layer,
             counts_layer=counts_layer,
         )
-        return cls.read(adata, keys)
+        return cls.read(adata, keys, on_disk=on_disk)
 
     @classmethod
-    def read(cls, source: AnnData | str | Path, keys: Keys) -> Self:
+    def read(cls, source: AnnData | str | Path, keys: Keys, *, on_disk: bool | None = None) -> Self:
         """Do what :meth:`from_anndata` does, the columns given as one.
 
         Raises
@@ -146,13 +151,15 @@ class PerturbationData:
             As :meth:`from_anndata`.
         """
         path = None if isinstance(source, AnnData) else source
-        adata = source if isinstance(source, AnnData) else read_cells(source)
+        adata = source if isinstance(source, AnnData) else read_cells(source, on_disk=on_disk)
         try:
             found = read_conditions(adata.obs, keys)
-            X = take_expression(adata, keys.layer, own=path is not None)
+            own = path is not None
+            X = take_expression(adata, keys.layer, own=own, on_disk=on_disk)
             check_log_normalised(X)
             preprocessing = read_preprocessing(adata, X)
-            counts = None if keys.counts_layer is None else take_counts(adata, keys.counts_layer, own=path is not None)
+            layer = keys.counts_layer
+            counts = None if layer is None else take_counts(adata, layer, own=own, on_disk=on_disk)
         except InputError as error:
             if path is None:
                 raise
@@ -205,7 +212,11 @@ class PerturbationData:
             digest.update(json.dumps(self.covariates).encode())
             codes.append(self.covariate)
         # Byte order and width are fixed, so that another machine agrees.
-        for values in (*codes, self.X.indptr, self.X.indices, self.X.data):
+        lengths = [np.diff(block.indptr) for _, block in row_blocks(self.X)]
+        starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+        columns = (block.indices for _, block in row_blocks(self.X))
+        expression = (block.data for _, block in row_blocks(self.X))
+        for values in chain(codes, [starts], columns, expression):
             width = "<f4" if values.dtype.kind == "f" else "<i8"
             for block in blocks(values):
                 digest.update(block.astype(width).tobytes())
@@ -215,6 +226,17 @@ class PerturbationData:
         """The genes and the scale of the cells at ``rows`` (chosen,), those a model is trained on."""
         group = self.condition[rows] * len(self.contexts) + self.context[rows]
         return ExpressionSpace(tuple(self.genes), self.preprocessing, ExpressionScale.of(self.X, rows, group))
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether expression stays in its file."""
+        return isinstance(self.X, MatrixOnDisk)
+
+    def sample(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those cells at ``rows``, a group, that stand for it: in memory all, on disk 20,000 at most, evenly spaced."""
+        if not self.is_on_disk or len(rows) <= SAMPLE:
+            return rows
+        return rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]
 
     def rows(
         self, *, condition: str | None = None, context: str | None = None, covariate: str | None = None
@@ -293,13 +315,13 @@ class PerturbationData:
         AnnData
             (chosen, genes): ``X`` sparse float32, ``obs`` as it was given, counts in the layer they were in.
         """
-        X = self.X.copy() if rows is None else self.X[rows]
+        X = self.X[:] if rows is None else self.X[rows]
         obs = self.obs.copy() if rows is None else self.obs.iloc[rows].copy()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Observation names are not unique")
             adata = AnnData(X, obs=obs, var=pd.DataFrame(index=self.genes))
         if self.counts is not None:
-            adata.layers[self.keys.counts_layer] = self.counts.copy() if rows is None else self.counts[rows]
+            adata.layers[self.keys.counts_layer] = self.counts[:] if rows is None else self.counts[rows]
         return adata
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from multipert.data.on_disk import Expression
 from multipert.errors import InputError
 
 UNS = "multipert_preprocessing"
@@ -115,14 +116,14 @@ class ExpressionScale:
     gene_means: tuple[float, ...]
 
     @classmethod
-    def of(cls, X: sparse.csr_matrix, rows: NDArray[np.int64], group: NDArray[np.int64]) -> Self:
+    def of(cls, X: Expression, rows: NDArray[np.int64], group: NDArray[np.int64]) -> Self:
         """Measure the log-normalised cells (cells, genes) at ``rows`` (chosen,), which fall into groups (chosen,)."""
         totals, gene_means = unlogged(X, rows)
         medians = pd.Series(totals).groupby(group).median()
         means = tuple(float(f"{mean:.5g}") for mean in gene_means)  # nobody needs more digits, and JSON is long
         return cls(float(medians.min()), float(medians.max()), _spread(totals), means)
 
-    def check(self, X: sparse.csr_matrix, present: NDArray[np.bool_]) -> None:
+    def check(self, X: Expression, present: NDArray[np.bool_]) -> None:
         """Refuse log-normalised cells (cells, genes) whose totals are not those of training.
 
         The median may lie as far outside those of the training groups as single cells of training vary, and farther
@@ -204,7 +205,7 @@ def check_target(found: Preprocessing | None, trained: Preprocessing | None) -> 
         )
 
 
-def read_preprocessing(adata: AnnData, X: sparse.csr_matrix) -> Preprocessing | None:
+def read_preprocessing(adata: AnnData, X: Expression) -> Preprocessing | None:
     """Find out how log-normalised cells were made: from ``uns``, or because all totals are the same.
 
     Parameters
@@ -247,9 +248,7 @@ def read_preprocessing(adata: AnnData, X: sparse.csr_matrix) -> Preprocessing | 
     return Preprocessing(float(np.median(totals)), tuple(adata.var_names))
 
 
-def unlogged(
-    X: sparse.csr_matrix, rows: NDArray[np.int64] | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def unlogged(X: Expression, rows: NDArray[np.int64] | None = None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Undo the logarithm of expression (cells, genes), of all cells or of those at ``rows``, some at a time.
 
     Returns

@@ -389,7 +389,7 @@ def _layer_of_counts(adata: AnnData, named: str | None) -> str | None:
     if named is not None or "counts" not in adata.layers or adata.X is None:
         return named
     X = adata.X
-    return None if are_whole(stored_values(X if isinstance(X, np.ndarray) else sparse.csr_matrix(X[:]))) else "counts"
+    return None if are_whole(X if isinstance(X, np.ndarray) else sparse.csr_matrix(X[:])) else "counts"
 
 
 def _labels(obs: pd.DataFrame, key: str) -> NDArray[np.object_]:

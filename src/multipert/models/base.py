@@ -372,6 +372,50 @@ class Model(ABC):
             cells=cells,
         )
 
+    def predict_to(
+        self,
+        out: str | Path,
+        controls: AnnData | str | Path,
+        perturbation: str | Sequence[str],
+        *,
+        run: str | Path | None = None,
+        on_disk: bool | None = None,
+        **options: Any,
+    ) -> tuple[int, dict[str, Any]]:
+        """Write what :meth:`predict` gives back to a file, whole or not at all; any number of cells in flat memory.
+
+        Where cells are on disk, or the predicted ones would take up much of the memory, the control cells of a context
+        are predicted in parts of equal size, of at most 32 million values (and no fewer than 4,000 cells), and written
+        as sparse rows. What a model learns from control cells together (the mean of a context, the rank of a cell in
+        it) it then learns from those of a part.
+
+        Parameters
+        ----------
+        out
+            An h5ad file or a zarr folder, by its ending.
+        controls, perturbation, options
+            As for :meth:`predict`.
+        run
+            The folder of the run, to be noted in the file.
+        on_disk
+            Whether to do so; by default where it is needed.
+
+        Returns
+        -------
+        tuple
+            How many cells were written, and ``uns["multipert"]`` of the file.
+
+        Raises
+        ------
+        InputError
+            As :meth:`predict`; ``out`` cannot be written; or intervals are wanted of cells on disk.
+        OSError
+            The disk is full.
+        """
+        from multipert.models.prediction import predict_to
+
+        return predict_to(out, self, controls, perturbation, run=run, on_disk=on_disk, **options)
+
     def training_data(self, adata: AnnData | str | Path) -> tuple[PerturbationData, Split]:
         """Read again the data the model was fitted to, and its split.
 

@@ -311,34 +311,42 @@ class Resample(ShiftBaseline):
         return moved
 
 
-def group_means(data: PerturbationData, rows: Rows) -> Floats:
-    """Mean profile of each condition in each context, (conditions, contexts, genes); NaN for a group without cells."""
+def group_means(data: PerturbationData, rows: Rows, *, shares: bool = False) -> Floats:
+    """Mean profile of each condition in each context, (conditions, contexts, genes); NaN for a group without cells.
+
+    With ``shares``, in place of means the shares of cells that express a gene.
+    """
+    from multipert.data.expression import row_blocks
+
     group, sizes = groups_of(data, rows)
     # One sparse product sums every group at once: row g of the indicator picks the cells of group g.
     member = csr_matrix(
         (np.ones(len(rows), dtype=np.float32), (group, rows)), shape=(sizes.size, len(data)), dtype=np.float32
     )
-    means: Floats = (member @ data.X).toarray().reshape(*sizes.shape, -1)
+    means: Floats = np.zeros((*sizes.shape, len(data.genes)), dtype=np.float32)
+    for here, X in row_blocks(data.X):
+        means += (member[:, here] @ (X.sign() if shares else X)).toarray().reshape(means.shape)
     means[sizes == 0] = np.nan
     means /= np.maximum(sizes, 1, dtype=np.float32)[..., None]
     return means
 
 
-def mean_shifts(data: PerturbationData, rows: Rows) -> Floats:
+def mean_shifts(data: PerturbationData, rows: Rows, *, shares: bool = False) -> Floats:
     """Mean perturbed profile minus mean control profile, (conditions, contexts, genes); NaN where either is missing.
 
     With a covariate (donor, batch) the two are compared within each of its levels, and the differences averaged,
-    weighted by perturbed cells: ``sum_l n_l (perturbed_l - control_l) / sum_l n_l`` over levels that have both.
+    weighted by perturbed cells: ``sum_l n_l (perturbed_l - control_l) / sum_l n_l`` over levels that have both. With
+    ``shares``, of the shares of cells that express a gene.
     """
     if not data.covariates:
-        means = group_means(data, rows)
+        means = group_means(data, rows, shares=shares)
         own: Floats = means - means[0]
         return own
     total = np.zeros((len(data.conditions), len(data.contexts), len(data.genes)))
     n_cells = np.zeros(total.shape[:2])
     for level in range(len(data.covariates)):
         here = rows[data.covariate[rows] == level]
-        means = group_means(data, here)
+        means = group_means(data, here, shares=shares)
         shift = means - means[0]
         weight = np.where(np.isnan(shift[..., 0]), 0, groups_of(data, here)[1])
         total += weight[..., None] * np.nan_to_num(shift)
@@ -355,11 +363,12 @@ def positive_values(data: PerturbationData, rows: Rows) -> Arrays:
     dict
         ``values``, float32, those of a condition, context and gene side by side; ``first`` and ``count``, (conditions,
         contexts, genes), where they begin and how many there are; ``cells``, (conditions, contexts), the number of
-        cells they come from. Controls have none.
+        cells they come from (on disk, of a sample). Controls have none.
     """
     perturbed = rows[data.condition[rows] != 0]
     group, cells = groups_of(data, perturbed)
-    by_group = np.split(perturbed[np.argsort(group, kind="stable")], np.cumsum(cells)[:-1])
+    by_group = [data.sample(one) for one in np.split(perturbed[np.argsort(group, kind="stable")], cells.cumsum()[:-1])]
+    cells = np.array([len(one) for one in by_group]).reshape(cells.shape)
     columns = [data.X[members].tocsc() for members in by_group]
     count = np.stack([np.diff(column.indptr) for column in columns]).astype(np.int64)
     first = (count.cumsum() - count.ravel()).reshape(*cells.shape, -1)

@@ -47,7 +47,7 @@ class TrainingControls:
         mean, noise = np.empty((2, len(seen), len(data.genes)), dtype=np.float32)
         for place, context in enumerate(seen):
             controls = rows[(data.condition[rows] == 0) & (data.context[rows] == context)]
-            mean[place], noise[place] = mean_and_noise(data.X[controls])
+            mean[place], noise[place] = mean_and_noise(data.X[data.sample(controls)])
         return cls(mean, noise)
 
     def notes(self, X: csr_matrix, groups: npt.NDArray[np.int64]) -> tuple[str, ...]:

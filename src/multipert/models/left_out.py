@@ -156,7 +156,7 @@ def _distance(
 
     X = data.X[controls]
     answer = model._answer(Question(X, np.zeros(len(controls), dtype=np.int64), (context,), condition))
-    before, true = _mean(X), _mean(data.X[truth])
+    before, true = _mean(X), _mean(data.X[data.sample(truth)])
     guess = np.maximum(answer.cells, 0).mean(axis=0, dtype=np.float64)
     return float(np.linalg.norm(guess - true) / max(float(np.linalg.norm(before - true)), 1e-12))
 

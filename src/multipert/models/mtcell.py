@@ -17,7 +17,7 @@ zero, and the prediction to no change.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -385,7 +385,8 @@ def _under(array: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def gene_moments(data: PerturbationData, rows: Rows) -> Arrays:
     """Moments of each gene by (condition, context, gene), quantiles of its positive values, and numbers of cells.
 
-    0, and NaN the quantiles, where there are no cells.
+    0, and NaN the quantiles, where there are no cells. Of cells on disk, a sample of each group
+    (:meth:`PerturbationData.sample`).
     """
     shape = len(data.conditions), len(data.contexts)
     cells = np.zeros(shape, dtype=np.int64)
@@ -394,16 +395,14 @@ def gene_moments(data: PerturbationData, rows: Rows) -> Arrays:
     group = data.condition[rows] * shape[1] + data.context[rows]
     for number in np.unique(group):
         at = divmod(int(number), shape[1])
-        members = data.X[rows[group == number]]
+        members = data.X[data.sample(rows[group == number])]
         cells[at] = members.shape[0]
         quantiles[at] = positive_quantiles(members)
         for what, values in _moments(members).items():
             found[what][at] = values
     if data.covariates:  # compare like with like: perturbed cells and controls of the same donor or batch
-        share = data.X.copy()
-        share.data = np.ones_like(share.data)
-        for what, shown in (("mean", data), ("share", replace(data, X=share))):
-            matched = found[what][0] + mean_shifts(shown, rows)
+        for what in ("mean", "share"):
+            matched = found[what][0] + mean_shifts(data, rows, shares=what == "share")
             found[what] = np.where(np.isnan(matched), found[what], np.maximum(matched, 0)).astype(np.float32)
     return {**found, "quantiles": quantiles, "cells": cells}
 

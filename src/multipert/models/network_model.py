@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from multipert.data import PerturbationData, Split
+    from multipert.data.on_disk import Expression
     from multipert.models.metadata import FitMetadata
     from multipert.models.run_folder import Arrays, Layout
     from multipert.training import History, Stage, TrainerConfig
@@ -146,12 +147,15 @@ class NetworkModel(Model):
         """Latent vectors (cells, latent) of cells (cells, genes)."""
         raise InputError(f"{self.name} has no one latent space for all cells")
 
-    def _in_batches(self, X: csr_matrix, pass_on: Callable[[Tensor], Tensor]) -> npt.NDArray[np.float32]:
-        """What ``pass_on`` makes of all cells, (cells, features), a batch at a time."""
+    def _in_batches(
+        self, X: Expression, pass_on: Callable[[Tensor], Tensor], rows: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """What ``pass_on`` makes of all cells, or those at ``rows``, (cells, features), a batch at a time."""
         import torch
 
-        starts = range(0, X.shape[0], PREDICTED_AT_ONCE)
-        batches = (torch.from_numpy(X[i : i + PREDICTED_AT_ONCE].toarray()) for i in starts)
+        rows = np.arange(X.shape[0]) if rows is None else rows
+        starts = range(0, len(rows), PREDICTED_AT_ONCE)
+        batches = (torch.from_numpy(X[rows[i : i + PREDICTED_AT_ONCE]].toarray()) for i in starts)
         with torch.no_grad():
             return np.concatenate([pass_on(x).numpy() for x in batches])
 

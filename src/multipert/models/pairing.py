@@ -81,7 +81,8 @@ def pair(data: PerturbationData, rows: Rows, *, at_once: int = AT_ONCE, seed: in
     4,000 cells, which makes above 15 GB and a quarter of an hour for 20,000 x 20,000. Above ``at_once``, both sides are
     therefore divided at random into the same number of equal blocks, each a sample of its side, and paired block by
     block (minibatch optimal transport, Fatras 2020): 20,000 x 20,000 cells take under 2 minutes, in a process that
-    never exceeds 1.3 GB. Of a context only the components, and the costs and plan of one block, are held densely.
+    never exceeds 1.3 GB. Of a context only the components, and the costs and plan of one block, are held densely. Of
+    cells on disk, a sample of at most 20,000 of each side takes part (:meth:`PerturbationData.sample`).
 
     References
     ----------
@@ -98,6 +99,7 @@ def pair(data: PerturbationData, rows: Rows, *, at_once: int = AT_ONCE, seed: in
             control, perturbed = (np.sort(here[data.condition[here] == code]) for code in (0, condition))
             if len(control) == 0 or len(perturbed) == 0:
                 continue
+            control, perturbed = data.sample(control), data.sample(perturbed)
             cells = principal_components(data.X[np.concatenate([control, perturbed])])
             partner = perturbed[partners(cells[: len(control)], cells[len(control) :], at_once, rng)]
             found.append((control, partner, np.full(len(control), condition)))

@@ -146,7 +146,7 @@ class LatentArithmetic(OneForEach):
             rows, perturbed, context = rows[both], perturbed[both], context[both]
         if not perturbed.any():
             return np.full(self.parameters.latent, np.nan)
-        z = self._in_batches(data.X[rows], network.encode)
+        z = self._in_batches(data.X, network.encode, rows)
         return balanced_delta(z, perturbed, context, np.random.default_rng((self.seed, condition)))
 
     def _moved(self, network: VariationalAutoencoder, X: csr_matrix, delta: Doubles) -> Floats:

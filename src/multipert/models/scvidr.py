@@ -87,7 +87,7 @@ class ScVIDR(LatentArithmetic):
         import torch
 
         rows, highest_dose = visible(data, split, [0, *conditions]), conditions[-1]
-        z = torch.from_numpy(self._in_batches(data.X[rows], network.encode))
+        z = torch.from_numpy(self._in_batches(data.X, network.encode, rows))
         network.lowest, network.highest = z.amin(0), z.amax(0)
         context, condition = torch.from_numpy(data.context[rows]), torch.from_numpy(data.condition[rows])
         for here in range(len(data.contexts)):

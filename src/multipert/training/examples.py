@@ -13,8 +13,12 @@ import numpy.typing as npt
 from multipert.errors import InputError
 
 if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
     from torch import Tensor
+
+    from multipert.data.on_disk import Expression
+
+BLOCK, FETCHED = 128, 16_384
+"""Cells that lie together on disk and are drawn together, and cells that are read from there and mixed at a time."""
 
 Rows = npt.NDArray[np.int64]
 
@@ -49,14 +53,14 @@ class Examples:
     Parameters
     ----------
     matrix
-        Expression, (cells, genes), shared by all examples and never written out.
+        Expression, (cells, genes), in memory or on disk, shared by all examples and never written out.
     cells
         By role, the row of ``matrix`` that plays it in each example, ``(examples,)``.
     labels
         By name, a number for each example, ``(examples,)``.
     """
 
-    matrix: csr_matrix
+    matrix: Expression
     cells: Mapping[str, Rows]
     labels: Mapping[str, npt.NDArray[np.generic]]
 
@@ -71,6 +75,35 @@ class Examples:
             {name: label[which] for name, label in self.labels.items()},
         )
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether their expression is."""
+        from scipy.sparse import issparse
+
+        return not issparse(self.matrix)
+
+    @property
+    def in_file_order(self) -> Examples:
+        """The examples as they are; those on disk by the row of their first role, as they are fastest read."""
+        return self.at(np.argsort(next(iter(self.cells.values())), kind="stable")) if self.is_on_disk else self
+
+    def shuffled(self, rng: np.random.Generator) -> Rows:
+        """(examples,) their positions, shuffled.
+
+        In memory every order is as likely. On disk rows that lie together are read together: the examples, in file
+        order, are cut into blocks of 128, the blocks are shuffled, and so are the examples within every 128 blocks,
+        which are read at once (block sampling with batched fetching, as scDataset has it, D'Ascenzo and Cultrera di
+        Montesano 2025).
+        """
+        if not self.is_on_disk:
+            return rng.permutation(len(self))
+        in_order = np.argsort(next(iter(self.cells.values())), kind="stable")
+        blocks = np.arange(0, len(self), BLOCK)
+        rng.shuffle(blocks)
+        drawn = (blocks[:, None] + np.arange(BLOCK)).ravel()
+        order = in_order[drawn[drawn < len(self)]]
+        return np.concatenate([rng.permutation(order[i : i + FETCHED]) for i in range(0, len(order), FETCHED)])
+
 
 class Sampler(ABC):
     """In which order a stage goes through its examples, epoch by epoch."""
@@ -79,7 +112,7 @@ class Sampler(ABC):
 
     @property
     @abstractmethod
-    def matrix(self) -> csr_matrix:
+    def matrix(self) -> Expression:
         """Expression, (cells, genes), that the examples are rows of."""
 
     @abstractmethod
@@ -131,7 +164,7 @@ class Shuffled(Sampler):
             )
 
     @property
-    def matrix(self) -> csr_matrix:
+    def matrix(self) -> Expression:
         """Expression, (cells, genes), that the examples are rows of."""
         return self.examples.matrix
 
@@ -146,7 +179,7 @@ class Shuffled(Sampler):
 
     def order(self, epoch: int, seed: int) -> Examples:
         """The examples of an epoch in the order they are handed out."""
-        shuffled = np.random.default_rng((seed, epoch)).permutation(len(self.examples))
+        shuffled = self.examples.shuffled(np.random.default_rng((seed, epoch)))
         return self.examples.at(shuffled[: len(self) * self.size])
 
 
@@ -184,7 +217,7 @@ class SideBySide(Sampler):
                 )
 
     @property
-    def matrix(self) -> csr_matrix:
+    def matrix(self) -> Expression:
         """Expression, (cells, genes), that the examples are rows of."""
         return self.sides[0].matrix
 
@@ -196,7 +229,7 @@ class SideBySide(Sampler):
         rng = np.random.default_rng((seed, epoch))
         drawn = self.length * self.size
         parts = [
-            side.at(np.concatenate([rng.permutation(len(side)) for _ in range(-(-drawn // len(side)))])[:drawn])
+            side.at(np.concatenate([side.shuffled(rng) for _ in range(-(-drawn // len(side)))])[:drawn])
             for side in self.sides
         ]
         return Examples(

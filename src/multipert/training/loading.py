@@ -9,8 +9,9 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from multipert.data.on_disk import Expression
 from multipert.training.acceleration import compressed_rows, switched_on
-from multipert.training.examples import Batch, Examples, Rows, Sampler
+from multipert.training.examples import FETCHED, Batch, Examples, Rows, Sampler
 
 RESIDENT_SHARE = 0.3
 """Share of an accelerator's free memory that the expression matrix may take up to stay there."""
@@ -48,7 +49,7 @@ class DataLoader:
 
     def in_order(self, examples: Examples, size: int, epoch: int = 0) -> Iterator[Batch]:
         """All examples in their order, in batches of ``size``; the last may be short."""
-        at_once = size * max(1, GATHERED_AT_ONCE // size)
+        at_once = size * max(1, (FETCHED if examples.is_on_disk else GATHERED_AT_ONCE) // size)
         for start in range(0, len(examples), at_once):
             some = examples.at(slice(start, start + at_once))
             bounds = [*range(0, len(some), size), len(some)]
@@ -57,10 +58,10 @@ class DataLoader:
                 labels = {name: self._send(label[first:last]) for name, label in some.labels.items()}
                 yield Batch({role: batches[number] for role, batches in cells.items()}, labels, epoch)
 
-    def _profiles(self, matrix: csr_matrix, rows: Rows, bounds: Sequence[int]) -> list[Tensor]:
+    def _profiles(self, matrix: Expression, rows: Rows, bounds: Sequence[int]) -> list[Tensor]:
         """Rows of the matrix, those between every two ``bounds`` as one batch ``(cells, genes)``."""
         spans = list(pairwise(bounds))
-        if self._holds(matrix):
+        if isinstance(matrix, csr_matrix) and self._holds(matrix):
             return [self._gather(matrix, rows[first:last]) for first, last in spans]
         picked = matrix[rows]
         if self.device.type == "cpu" and not switched_on("sparse-input"):

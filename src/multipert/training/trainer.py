@@ -349,7 +349,7 @@ def validate(stage: Stage, loader: DataLoader, epoch: int) -> dict[str, Tensor]:
     measure = stage.measure or stage.updates[0].loss
     size = max(stage.batches.size, MEASURED_AT_ONCE[loader.device.type != "cpu"])
     sums: dict[str, Tensor] = {}
-    for batch in loader.in_order(stage.validation, size, epoch):
+    for batch in loader.in_order(stage.validation.in_file_order, size, epoch):
         for name, value in measure(batch).items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value * len(batch)
     return {f"validation_{name}": total / len(stage.validation) for name, total in sums.items()}

@@ -1,4 +1,5 @@
 from . import models as models
+from .benchmark import tune as tune
 from .data import PerturbationData as PerturbationData
 from .data import PerturbationFeatures as PerturbationFeatures
 from .data import Split as Split

@@ -47,7 +47,7 @@ def prepare(dataset: StudyDataset, content: str, held_out: HeldOut | None) -> Pe
         The file, the keys or the values are wrong.
     """
     chosen_on = held_out if dataset.preprocessing and dataset.preprocessing["choose_on"] == "training" else None
-    place = (f"{content} {asdict(dataset.keys)} {dataset.preprocessing}", chosen_on)
+    place = (f"{content} {asdict(dataset.keys)} {dataset.preprocessing} {dataset.withheld}", chosen_on)
     if place not in _prepared:
         while len(_prepared) >= KEPT:
             del _prepared[next(iter(_prepared))]
@@ -61,6 +61,8 @@ def _cells(dataset: StudyDataset, chosen_on: HeldOut | None) -> AnnData:
     else:
         assert dataset.path is not None
         cells = read_cells(dataset.path)
+    for context in dataset.withheld:  # not even checked
+        cells = cells[training_mask(cells, dataset.keys, HeldOut("context", context=context))].copy()
     if dataset.preprocessing is None:
         return cells
     values: Mapping[str, Any] = {name: value for name, value in dataset.preprocessing.items() if name != "choose_on"}

@@ -11,14 +11,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from multipert.benchmark.jobs import FitJob, Job, TrialJob, run_together
+from multipert.benchmark.jobs import FitJob, Job, TrialJob, Work, run_together
 from multipert.benchmark.plan import Plan
 from multipert.benchmark.progress import BenchmarkProgress
-from multipert.benchmark.records import Record, TrialResult, write_record
+from multipert.benchmark.records import TrialResult, write_record
 from multipert.benchmark.results import load_results, write_tables
+from multipert.benchmark.search_trial import SearchTrial
 from multipert.data import only_writer
 from multipert.errors import InputError
 from multipert.models import fits_at_once
@@ -27,8 +29,10 @@ from multipert.process import WAITING, own_process
 if TYPE_CHECKING:
     from distributed import Client
 
-Ended: TypeAlias = tuple[Job, Record | None, str]
-"""A job, its record, and what went wrong where it has none."""
+W = TypeVar("W", bound=Work)
+
+Ended: TypeAlias = tuple[W, Any, str]
+"""A piece of work, what came of it (of a job, its record), and what went wrong where nothing did."""
 
 PATIENCE = 30
 """Seconds to wait for a cluster to answer."""
@@ -103,7 +107,7 @@ def _run_missing(plan: Plan, folder: Path, workers: int, scheduler: str | None, 
 @contextmanager
 def _engine(
     workers: int, scheduler: str | None, jobs: Sequence[Job]
-) -> Iterator[tuple[Callable[[Sequence[Job]], Iterator[Ended]], int]]:
+) -> Iterator[tuple[Callable[[Sequence[Job]], Iterator[Ended[Job]]], int]]:
     """The way to run jobs, and how many run at a time."""
     if not jobs or (scheduler is None and workers == 1):
         yield _here, 1
@@ -114,7 +118,21 @@ def _engine(
         yield (lambda jobs: spread(client, grouped(jobs, _worth) if gpus else ([job] for job in jobs), gpus)), at_once
 
 
-def _here(jobs: Sequence[Job]) -> Iterator[Ended]:
+@contextmanager
+def engine_on_demand(
+    workers: int, scheduler: str | None, device: str
+) -> Iterator[tuple[Callable[[Iterator[W]], Iterator[Ended[W]]], int]]:
+    """The way to run work that is thought of only when there is room for it, and how much runs at a time."""
+    if scheduler is None and workers == 1:
+        yield (lambda work: map(attempt, work)), 1
+        return
+    with _cluster(workers, scheduler) as client:
+        at_once = len(client.nthreads())
+        gpus = _here_gpus() if scheduler is None and device in ANY_GPU else 0
+        yield (lambda work: spread(client, ([one] for one in work), gpus, at_once)), at_once
+
+
+def _here(jobs: Sequence[Job]) -> Iterator[Ended[Job]]:
     """Run jobs in this process."""
     for group in grouped(jobs, _worth):
         yield from attempt_together(group)
@@ -210,18 +228,32 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 
 def _gpus(jobs: Sequence[Job]) -> int:
     """How many GPUs there are to deal out: those of this machine, unless the jobs name their device."""
+    return _here_gpus() if any(isinstance(job, FitJob) and job.device in ANY_GPU for job in jobs) else 0
+
+
+def _here_gpus() -> int:
     import torch
 
-    unnamed = any(isinstance(job, FitJob) and job.device in ANY_GPU for job in jobs)
-    return torch.cuda.device_count() if unnamed else 0
+    return torch.cuda.device_count()
 
 
-def spread(client: "Client", groups: Iterable[Sequence[Job]], gpus: int) -> Iterator[Ended]:
-    """Run jobs on a cluster, each group on one worker; those of a worker that dies run again on another."""
+def spread(
+    client: "Client", groups: Iterable[Sequence[W]], gpus: int, at_once: int | None = None
+) -> Iterator[Ended[W]]:
+    """Run work on a cluster, each group on one worker; that of a worker that dies runs again on another.
+
+    With ``at_once``, no more groups than that are taken at a time: each further one once another has ended.
+    """
     from distributed import as_completed
 
-    pending = {client.submit(attempt_on_worker, group, gpus, key=group[0].file, pure=False): group for group in groups}
-    for future in as_completed(pending):
+    coming = iter(groups)
+
+    def submit(groups: Iterable[Sequence[W]]) -> dict[Any, Sequence[W]]:
+        return {client.submit(attempt_on_worker, one, gpus, key=one[0].file, pure=False): one for one in groups}
+
+    pending = submit(islice(coming, at_once))
+    ended = as_completed(pending)
+    for future in ended:
         group = pending.pop(future)
         try:
             yield from future.result()
@@ -229,9 +261,12 @@ def spread(client: "Client", groups: Iterable[Sequence[Job]], gpus: int) -> Iter
             if client.status != "running":
                 raise InputError("the Dask scheduler is gone: the same command goes on from here") from error
             yield from (_failure(job, error) for job in group)
+        more = submit(islice(coming, 1))
+        pending |= more
+        ended.update(more)
 
 
-def attempt_on_worker(jobs: Sequence[Job], gpus: int) -> list[Ended]:
+def attempt_on_worker(jobs: Sequence[W], gpus: int) -> list[Ended[W]]:
     """Do jobs in a worker; where there are GPUs to choose from, they are dealt out to the workers in turn."""
     from distributed import get_worker
 
@@ -240,12 +275,13 @@ def attempt_on_worker(jobs: Sequence[Job], gpus: int) -> list[Ended]:
     return [(job, record, problem) for job, (_, record, problem) in zip(jobs, attempt_together(own), strict=True)]
 
 
-def on_gpu(job: Job, number: int) -> Job:
+def on_gpu(job: W, number: int) -> W:
     """The job on one of the GPUs, unless it names its device."""
-    return replace(job, device=f"cuda:{number}") if isinstance(job, FitJob) and job.device in ANY_GPU else job
+    trains = isinstance(job, FitJob | SearchTrial) and job.device in ANY_GPU
+    return replace(job, device=f"cuda:{number}") if trains else job  # type: ignore[type-var]
 
 
-def attempt(job: Job) -> Ended:
+def attempt(job: W) -> Ended[W]:
     """Do a job; what goes wrong is a result too.
 
     One at a time in a process, so that a worker with several threads gives all of them to one job's arithmetic.
@@ -257,7 +293,7 @@ def attempt(job: Job) -> Ended:
             return _failure(job, error)
 
 
-def attempt_together(jobs: Sequence[Job]) -> Iterator[Ended]:
+def attempt_together(jobs: Sequence[W]) -> Iterator[Ended[W]]:
     """Do jobs: several are trials that are trained as one. Those that cannot be are done one by one."""
     results: Sequence[TrialResult] = ()
     if len(jobs) > 1:
@@ -269,7 +305,7 @@ def attempt_together(jobs: Sequence[Job]) -> Iterator[Ended]:
         yield from map(attempt, jobs)
 
 
-def _failure(job: Job, error: Exception) -> Ended:
+def _failure(job: W, error: Exception) -> Ended[W]:
     return job, job.failed(error) if isinstance(job, TrialJob) else None, f"{type(error).__name__}: {error}"
 
 

@@ -150,6 +150,10 @@ class HeldOutCells:
                 cells.layers[self.counts_layer] = cells.layers.pop("counts")
         return predicted
 
+    def scores_by(self, model: Model) -> pd.DataFrame:
+        """What a fitted model scores: a row for each perturbation and a column for each metric."""
+        return self.scores_of(self._predicted(model))[0]
+
     def test(self, model: Model, label: str) -> TrialResult:
         """Let a fitted model predict every perturbation from the control cells, and score it."""
         import torch

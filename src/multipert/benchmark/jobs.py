@@ -20,9 +20,22 @@ from multipert.data import HeldOut, PerturbationData, Split, split_by
 from multipert.models import Model, create, fit_together, model_class
 
 
+class Work(ABC):
+    """What an engine runs."""
+
+    @property
+    @abstractmethod
+    def file(self) -> str:
+        """What it is called, and where a record of it lies: no two have the same."""
+
+    @abstractmethod
+    def run(self) -> Any:
+        """Do it."""
+
+
 @dataclass(frozen=True)
-class Job(ABC):
-    """A piece of work.
+class Job(Work):
+    """A piece of work of a study.
 
     Attributes
     ----------

@@ -114,7 +114,7 @@ def plan_study(study: Study, *, device: str = "auto", announce: Callable[[str], 
         except InputError as error:
             raise InputError(f"{study.where('datasets', place)}: {error}") from error
         rules = _rules(study, place, dataset, data)
-        perturbations = _perturbations(study, place, dataset, data)
+        perturbations = scored_perturbations(study, place, dataset, data)
         cards.append(
             DatasetCard.of(
                 data,
@@ -250,7 +250,14 @@ def _held_out(study: Study, place: int, dataset: StudyDataset, data: Perturbatio
     return dataset.held_out or complete
 
 
-def _perturbations(study: Study, place: int, dataset: StudyDataset, data: PerturbationData) -> Sequence[str]:
+def scored_perturbations(study: Study, place: int, dataset: StudyDataset, data: PerturbationData) -> Sequence[str]:
+    """The perturbations to score: those named, or all.
+
+    Raises
+    ------
+    InputError
+        One that is named is not there: file and line are named.
+    """
     for number, name in enumerate(dataset.perturbations or ()):
         if name not in data.perturbations:
             raise InputError(

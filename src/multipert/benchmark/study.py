@@ -25,7 +25,7 @@ from multipert.data import (
     simulate,
 )
 from multipert.evaluation import METRICS, PROFILES
-from multipert.models import create, preset_names
+from multipert.models import create, model_class, preset_names, preset_of
 
 MOST_SEEDS = 1000
 """Seeds that a study may have."""
@@ -63,6 +63,8 @@ class StudyDataset:
         What models are told of perturbations.
     published
         Which published table stands beside it, if any.
+    withheld
+        Contexts whose perturbed cells are put away before anything is made of the file.
     """
 
     name: str
@@ -76,6 +78,7 @@ class StudyDataset:
     published: str | None
     unseen: Unseen = field(default_factory=Unseen)
     features: FeatureSource | None = None
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,12 @@ def read_study(path: str | Path) -> Study:
     text = read_toml(path)
     file = Table(parse_toml(path, text), (), partial(where_in, path, text))
     file.check(_STUDY, "a study")
-    models, seeds, metrics, datasets = _models(file), _seeds(file), _metrics(file), _datasets(file, path.parent)
+    models, seeds, metrics, datasets = (
+        _models(file, path.parent),
+        _seeds(file),
+        _metrics(file),
+        _datasets(file, path.parent),
+    )
     if read_counts(metrics):
         datasets = tuple(_with_counts(file, index, one) for index, one in enumerate(datasets))
     taken = [*RESERVED, *(model.label for model in models)]
@@ -249,27 +257,27 @@ def _metrics(file: Table) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _models(file: Table) -> tuple[StudyModel, ...]:
+def _models(file: Table, folder: Path) -> tuple[StudyModel, ...]:
     entries = file.values.get("models")
     if entries is None and "predictions" in file.values:
         return ()
     if entries is None:
         raise file.error('there are no models: name some, such as models = ["mtae", "no-change"]')
     preset = file.values.get("preset", "default")
-    if preset not in preset_names():
+    if preset not in preset_names() and not preset.endswith(".toml"):
         raise file.error(f"there is no preset {preset!r}; {did_you_mean(preset, preset_names())}", "preset")
     tables = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
     times = Counter(str(values.get("name")) for values in tables)
     models: list[StudyModel] = []
     for index, values in enumerate(tables):
-        model = _model(Table(values, ("models", index), file.where), preset, times)
+        model = _model(Table(values, ("models", index), file.where), preset, times, folder)
         if model.label in (one.label for one in models):
             raise file.error(f"two models are called {model.label!r}: give this one another label", "models", index)
         models.append(model)
     return tuple(models)
 
 
-def _model(table: Table, preset: str, times: Mapping[str, int]) -> StudyModel:
+def _model(table: Table, preset: str, times: Mapping[str, int], folder: Path) -> StudyModel:
     named = {key: value for key, value in table.values.items() if key in _MODEL}
     changes = {key: value for key, value in table.values.items() if key not in _MODEL}
     Table(named, table.place, table.where).check(_MODEL, "a model")
@@ -278,17 +286,18 @@ def _model(table: Table, preset: str, times: Mapping[str, int]) -> StudyModel:
     if "seed" in changes or "seeds" in changes:
         raise table.error("all models of a study share its seeds: give seeds at the top of the file")
     name, preset = named["name"], named.get("preset", preset)
-    with table.blame():
-        create(name, preset=preset)
+    with table.blame():  # the values of a preset's file, whose path starts from the study's folder, become changes
+        base, given = preset_of(model_class(name), folder / preset if preset.endswith(".toml") else preset)
+        create(name, preset=base)
     for key, value in changes.items():
         if not is_kind(_PARAMETER, value):
             raise table.error(f"{key} takes a number, a text, true, false or numbers, not {shown(value)}", key)
         with table.blame(key):
-            create(name, preset=preset, **{key: value})
-    label = named.get("label", name if times[name] == 1 else f"{name} ({preset})")
+            create(name, preset=base, **{key: value})
+    label = named.get("label", name if times[name] == 1 else f"{name} ({preset.removesuffix('.toml')})")
     if label in RESERVED:
         raise table.error(f"{label!r} is what a bound is called: give the model another label", "label")
-    return StudyModel(label, name, preset, changes)
+    return StudyModel(label, name, base, given | changes)
 
 
 def _datasets(file: Table, folder: Path) -> tuple[StudyDataset, ...]:

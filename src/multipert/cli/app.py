@@ -25,6 +25,7 @@ from multipert.cli import (
     preprocess,
     rank,
     report,
+    tune,
 )
 from multipert.errors import InputError, InputWarning, is_disk_full
 from multipert.process import own_process
@@ -66,6 +67,7 @@ app.command("rank")(rank.rank)
 app.command("dose-response")(dose_response.dose_response)
 app.command("evaluate")(evaluate.evaluate)
 app.command("benchmark")(benchmark.benchmark)
+app.command("tune")(tune.tune)
 app.command("report")(report.report)
 app.command("models")(models.models)
 app.command("metrics")(metrics.metrics)

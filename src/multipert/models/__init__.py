@@ -14,7 +14,7 @@ from multipert.models.baselines import Additive, Linear, MeanShift, NearestConte
 from multipert.models.candidates import dose_response, film_distances, rank
 from multipert.models.explanation import Explanation, explain
 from multipert.models.network_model import NetworkModel, OneForEach
-from multipert.models.parameters import parameter, preset_names, preset_values
+from multipert.models.parameters import Range, parameter, preset_names, preset_of, preset_values, search_space
 from multipert.models.registry import MODELS, create, load, model_class, register
 from multipert.models.run_folder import Arrays
 from multipert.models.together import fit_together, fits_at_once
@@ -49,6 +49,7 @@ __all__ = [
     "NetworkModel",
     "NoChange",
     "OneForEach",
+    "Range",
     "Resample",
     "RidgePerturbation",
     "ScButterfly",
@@ -66,7 +67,9 @@ __all__ = [
     "model_class",
     "parameter",
     "preset_names",
+    "preset_of",
     "preset_values",
     "rank",
     "register",
+    "search_space",
 ]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from multipert.errors import InputError
 from multipert.models.left_out import LeftOutScore
-from multipert.models.parameters import DEFAULT, NoParameters, documentation, resolve, signature
+from multipert.models.parameters import DEFAULT, NoParameters, documentation, preset_of, resolve, signature
 from multipert.models.run_folder import check_free, write_run
 from multipert.training import History, TrainerConfig
 
@@ -152,11 +152,12 @@ class Model(ABC):
             cls.called = cls.__dict__.get("called", cls.name)
             cls.__doc__, cls.__signature__ = documentation(cls), signature(cls)  # type: ignore[attr-defined]
 
-    def __init__(self, *, preset: str = DEFAULT, seed: int = 1, **parameters: Any) -> None:
+    def __init__(self, *, preset: str | Path = DEFAULT, seed: int = 1, **parameters: Any) -> None:
         if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
             raise InputError(f"seed takes a whole number from 0 to {2**32 - 1}, not {seed!r}")
-        self.preset, self.seed = preset, int(seed)
-        self.parameters: Any = resolve(type(self), preset, parameters)
+        self.preset, given = preset_of(type(self), preset)
+        self.seed = int(seed)
+        self.parameters: Any = resolve(type(self), self.preset, given | parameters)
 
     def __repr__(self) -> str:
         preset = asdict(resolve(type(self), self.preset, {}))

@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 from multipert.errors import InputError
 from multipert.models.base import Model
 from multipert.models.explanation import MeanResponse
-from multipert.models.parameters import parameter
+from multipert.models.parameters import Range, parameter
 from multipert.models.registry import register
 from multipert.models.relatives import relatives
 from multipert.training import History
@@ -208,7 +208,10 @@ class LinearParameters:
     """What ``linear`` can be told."""
 
     ridge: float = parameter(
-        1.0, "ridge penalty, in units of the contexts' mean squared distance to their common centre", at_least=0
+        1.0,
+        "ridge penalty, in units of the contexts' mean squared distance to their common centre",
+        at_least=0,
+        search=Range(1e-3, 1e3, log=True),
     )
 
 

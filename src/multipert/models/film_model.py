@@ -20,7 +20,7 @@ from multipert import networks
 from multipert.models.losses import mean_squared_error
 from multipert.models.network_model import NetworkModel
 from multipert.models.pairing import pair, slipped
-from multipert.models.parameters import parameter
+from multipert.models.parameters import Range, parameter
 from multipert.training import Examples, Optimiser, Shuffled, Stage, Update, warmup
 
 if TYPE_CHECKING:
@@ -39,16 +39,24 @@ Rows = npt.NDArray[np.int64]
 class FilmParameters:
     """What every member of the family can be told."""
 
-    hidden: tuple[int, ...] = parameter((256,), "hidden widths of the encoder; the decoder mirrors them", at_least=1)
-    latent: int = parameter(128, "width of the latent space", at_least=1)
-    mask: float = parameter(0.2, "input dropout rate", at_least=0, below=1)
-    dropout: float = parameter(0.5, "dropout rate after each hidden layer", at_least=0, below=1)
-    film_hidden: tuple[int, ...] = parameter(
-        (16,), "hidden widths of the FiLM generators; none is used for a single perturbation", at_least=1
+    hidden: tuple[int, ...] = parameter(
+        (256,),
+        "hidden widths of the encoder; the decoder mirrors them",
+        at_least=1,
+        search=((128,), (256,), (512,), (256, 128), (512, 256), (512, 256, 128)),
     )
-    lr: float = parameter(0.001, "learning rate", at_least=0)
+    latent: int = parameter(128, "width of the latent space", at_least=1, search=(32, 64, 128, 256))
+    mask: float = parameter(0.2, "input dropout rate", at_least=0, below=1, search=Range(0.0, 0.5))
+    dropout: float = parameter(0.5, "dropout rate after each hidden layer", at_least=0, below=1, search=Range(0.0, 0.7))
+    film_hidden: tuple[int, ...] = parameter(
+        (16,),
+        "hidden widths of the FiLM generators; none is used for a single perturbation",
+        at_least=1,
+        search=((), (16,), (64,)),
+    )
+    lr: float = parameter(0.001, "learning rate", at_least=0, search=Range(1e-4, 1e-2, log=True))
     warmup_steps: int = parameter(25, "steps over which the learning rate rises from 0, in every stage", at_least=0)
-    batch_size: int = parameter(64, "cells in a batch", at_least=2)
+    batch_size: int = parameter(64, "cells in a batch", at_least=2, search=(32, 64, 128))
     epochs: int = parameter(60, "epochs of the first stage", at_least=1)
 
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from multipert import networks
 from multipert.models.film_model import FilmModel, FilmParameters, body, labelled
 from multipert.models.losses import cross_entropy, mean_squared_error
-from multipert.models.parameters import parameter
+from multipert.models.parameters import Range, parameter
 from multipert.models.registry import register
 from multipert.training import Examples, Optimiser, Shuffled, Stage, Update, warmup
 
@@ -123,7 +123,12 @@ class MTAePlusOT(FilmModel):
 class VariationalParameters(FilmParameters):
     """What the variational members can be told beside."""
 
-    beta: float = parameter(0.0004, "weight of the divergence, before batch size / training cells", at_least=0)
+    beta: float = parameter(
+        0.0004,
+        "weight of the divergence, before batch size / training cells",
+        at_least=0,
+        search=Range(1e-5, 1e-1, log=True),
+    )
     train_heads: bool = parameter(
         True, "whether the mean and log-variance heads learn; in the study's runs they did not"
     )
@@ -207,7 +212,11 @@ class AdversarialParameters(FilmParameters):
     discriminator_epochs: int = parameter(10, "epochs of the second stage: the discriminator alone", at_least=1)
     joint_epochs: int = parameter(20, "epochs of the third stage: both against each other", at_least=1)
     adversarial_weight: float = parameter(
-        0.01, "weight of the adversarial loss; the error has the rest", at_least=0, below=1
+        0.01,
+        "weight of the adversarial loss; the error has the rest",
+        at_least=0,
+        below=1,
+        search=Range(1e-3, 0.5, log=True),
     )
 
 

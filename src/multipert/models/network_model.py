@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,16 @@ class NetworkModel(Model):
 
     def _conclude(self, network: Any, data: PerturbationData, split: Split) -> None:
         """Read off the trained network what prediction needs, into buffers of its own."""
+
+    def in_progress(self, network: nn.Module, data: PerturbationData, split: Split) -> Self | None:
+        """A copy of this model as far as it is trained, to be asked for predictions in ``on_epoch`` of :meth:`fit`.
+
+        None where a part of it that predictions need was not trained at all yet.
+        """
+        now = copy.copy(self)
+        now.network_ = copy.deepcopy(network).cpu()
+        now._conclude(now.network_, data, split)
+        return now
 
     def _arrays(self) -> Arrays:
         return {name: tensor.numpy() for name, tensor in self.network_.state_dict().items()}
@@ -209,6 +220,10 @@ class OneForEach(NetworkModel):
             for one, (name, conditions) in zip(network, groups.items(), strict=True)
             for stage in self._one_training(one, data, split, conditions)
         ]
+
+    def in_progress(self, network: nn.Module, data: PerturbationData, split: Split) -> Self | None:
+        """A copy of this model as far as it is trained; None where several networks are trained in turn."""
+        return super().in_progress(network, data, split) if len(self._groups(self.metadata_)) == 1 else None
 
     def _predict(self, X: csr_matrix, groups: npt.NDArray[np.int64], condition: int) -> npt.NDArray[np.float32]:
         return self._one_response(self._serving(condition), X, groups, condition)

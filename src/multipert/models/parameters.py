@@ -1,7 +1,8 @@
 """What can be set on a model: declared once, as a dataclass in the method's own file.
 
-A field gives a parameter's name, type, default, meaning and range. The defaults are the preset ``default``; another
-preset is a table of values that differ, in ``presets/*.toml`` for our models and in :attr:`Model.presets` for others'.
+A field gives a parameter's name, type, default, meaning and range, and what a search may try. The defaults are the
+preset ``default``; another preset is a table of values that differ, in ``presets/*.toml`` for our models, in
+:attr:`Model.presets` for others', or in a file of the user's own.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multipert.data.suggestions import did_you_mean
@@ -26,10 +28,57 @@ DEFAULT = "default"
 """The preset of the declared defaults."""
 
 
-def parameter(default: Any, meaning: str, *, at_least: float | None = None, below: float | None = None) -> Any:
-    """A field of a parameters dataclass: its default, its one-line meaning, and its range where it has one."""
-    limits = {"meaning": meaning, "at_least": at_least, "below": below}
-    return dataclasses.field(default=default, metadata=limits)
+@dataclass(frozen=True)
+class Range:
+    """Numbers that a search may try.
+
+    Attributes
+    ----------
+    low, high
+        The lowest and the highest.
+    log
+        Whether ratios count, not differences: 0.001 lies midway between 0.0001 and 0.01.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Space: typing.TypeAlias = Range | tuple[Any, ...]
+"""What a search may try of one parameter: a range, or a few values."""
+
+
+def parameter(
+    default: Any,
+    meaning: str,
+    *,
+    at_least: float | None = None,
+    below: float | None = None,
+    search: Space | None = None,
+) -> Any:
+    """A field of a parameters dataclass.
+
+    Parameters
+    ----------
+    default
+        Its value under the preset ``default``.
+    meaning
+        What it is, in one line.
+    at_least, below
+        Its range, where it has one.
+    search
+        What ``multipert tune`` may try of it; without, it is left as it is.
+    """
+    return dataclasses.field(
+        default=default, metadata={"meaning": meaning, "at_least": at_least, "below": below, "search": search}
+    )
+
+
+def search_space(model: "type[Model]") -> dict[str, Space]:
+    """What a search may try of a model's parameters, by name; empty where nothing is declared."""
+    spaces = {field.name: field.metadata.get("search") for field in dataclasses.fields(model.Parameters)}
+    return {name: space for name, space in spaces.items() if space is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +128,50 @@ def _table(preset: str, name: str) -> dict[str, Any]:
     values = dict(_shipped()[preset][name])
     alike = values.pop("like", None)
     return values if alike is None else _table(preset, alike) | values
+
+
+def preset_of(model: "type[Model]", preset: str | Path) -> tuple[str, dict[str, Any]]:
+    """A preset by its name, and the values that a file overlays.
+
+    Parameters
+    ----------
+    model
+        Its class.
+    preset
+        The name of a preset; or a TOML file with a table of values named like the model, as ``multipert tune`` writes.
+
+    Returns
+    -------
+    tuple
+        The name, ``"default"`` for a file; and the values of the file, empty for a name.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read, is no TOML, has no table of the model, or a value in it is wrong.
+    """
+    if not str(preset).endswith(".toml"):
+        return str(preset), {}
+    tables = _read_preset(Path(preset))
+    if not isinstance(tables.get(model.name), dict):
+        named = ", ".join(f"[{name}]" for name, table in tables.items() if isinstance(table, dict))
+        raise InputError(f"the preset file {preset} has no table [{model.name}]; it has {named or 'no table at all'}")
+    try:
+        return DEFAULT, dataclasses.asdict(resolve(model, DEFAULT, tables[model.name]))
+    except InputError as error:
+        raise InputError(f"{preset}: {error}") from None
+
+
+def _read_preset(path: Path) -> dict[str, Any]:
+    """What tomllib reads in a preset file."""
+    try:
+        return tomllib.loads(path.read_text("utf-8-sig"))
+    except FileNotFoundError:
+        raise InputError(f"there is no preset file {path}: check the path") from None
+    except OSError as error:
+        raise InputError(f"cannot read the preset file {path}: {error.strerror}") from None
+    except ValueError as error:  # no UTF-8, no TOML
+        raise InputError(f"the preset file {path} is no TOML: {error}") from None
 
 
 # Values.
@@ -197,7 +290,7 @@ def documentation(model: "type[Model]") -> str:
         "Parameters",
         "----------",
         f"preset : str, default {DEFAULT!r}",
-        f"    The named set of values to start from: {', '.join(preset_names(model))}.",
+        f"    The named set of values to start from ({', '.join(preset_names(model))}), or a TOML file of one.",
         "seed : int, default 1",
         "    Of everything random. The same seed on the same machine gives the same model.",
     ]

@@ -31,7 +31,7 @@ from multipert.errors import InputError
 from multipert.models.losses import mean_squared_error
 from multipert.models.network_model import OneForEach
 from multipert.models.pairing import pair
-from multipert.models.parameters import parameter
+from multipert.models.parameters import Range, parameter
 from multipert.models.registry import register
 from multipert.training import Examples, Optimiser, Shuffled, Stage, Update, warmup
 
@@ -52,20 +52,28 @@ class ScButterflyParameters:
     """What scButterfly can be told."""
 
     control_hidden: tuple[int, ...] = parameter(
-        (256,), "hidden widths of the control encoder; its decoder mirrors them", at_least=1
+        (256,),
+        "hidden widths of the control encoder; its decoder mirrors them",
+        at_least=1,
+        search=((128,), (256,), (512, 256)),
     )
     perturbed_hidden: tuple[int, ...] = parameter((128,), "the same of the perturbed side", at_least=1)
-    latent: int = parameter(128, "width of each side's latent space", at_least=1)
-    shared: int = parameter(128, "width of the translator's shared space", at_least=1)
-    mask: float = parameter(0.5, "input dropout rate", at_least=0, below=1)
-    dropout: float = parameter(0.1, "dropout rate between layers", at_least=0, below=1)
-    kl_weight: float = parameter(20.0, "weight of each side's divergence, times the number of genes", at_least=0)
+    latent: int = parameter(128, "width of each side's latent space", at_least=1, search=(32, 64, 128, 256))
+    shared: int = parameter(128, "width of the translator's shared space", at_least=1, search=(32, 64, 128, 256))
+    mask: float = parameter(0.5, "input dropout rate", at_least=0, below=1, search=Range(0.0, 0.7))
+    dropout: float = parameter(0.1, "dropout rate between layers", at_least=0, below=1, search=Range(0.0, 0.5))
+    kl_weight: float = parameter(
+        20.0,
+        "weight of each side's divergence, times the number of genes",
+        at_least=0,
+        search=Range(0.2, 200.0, log=True),
+    )
     kl_warmup: int = parameter(10, "epochs over which that weight rises from 0, in every stage", at_least=0)
-    lr: float = parameter(0.02, "learning rate (Adam)", at_least=0)
+    lr: float = parameter(0.02, "learning rate (Adam)", at_least=0, search=Range(5e-4, 5e-2, log=True))
     discriminator_lr: float = parameter(0.005, "learning rate of the discriminators (gradient descent)", at_least=0)
     against_below: float = parameter(1.35, "loss of the discriminators below which the others work against them")
     zero_below: float = parameter(0.0001, "predicted values below this become 0", at_least=0)
-    batch_size: int = parameter(64, "pairs in a batch", at_least=2)
+    batch_size: int = parameter(64, "pairs in a batch", at_least=2, search=(32, 64, 128))
     drop_last: bool = parameter(True, "whether the short last batch of an epoch is left out; in the original it is not")
     pretrain_epochs: int = parameter(20, "epochs of the first and of the second stage, at most", at_least=1)
     epochs: int = parameter(40, "epochs of the third stage, at most", at_least=1)

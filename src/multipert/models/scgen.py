@@ -19,7 +19,7 @@ from multipert import networks
 from multipert.errors import InputError
 from multipert.models.losses import mean_squared_error
 from multipert.models.network_model import OneForEach
-from multipert.models.parameters import parameter
+from multipert.models.parameters import Range, parameter
 from multipert.models.registry import register
 from multipert.training import Examples, Optimiser, Shuffled, Stage, Update
 
@@ -43,18 +43,20 @@ Rows = npt.NDArray[np.int64]
 class LatentArithmeticParameters:
     """What scGen and scVIDR can be told alike."""
 
-    hidden: int = parameter(256, "width of the hidden layers", at_least=1)
-    layers: int = parameter(2, "hidden layers of the encoder, and of the decoder", at_least=1)
-    latent: int = parameter(100, "width of the latent space", at_least=1)
+    hidden: int = parameter(256, "width of the hidden layers", at_least=1, search=(128, 256, 512, 800))
+    layers: int = parameter(2, "hidden layers of the encoder, and of the decoder", at_least=1, search=(1, 2, 3))
+    latent: int = parameter(100, "width of the latent space", at_least=1, search=(25, 50, 100, 200))
     initial: Literal["xavier", "torch"] = parameter(
         "xavier", "how weights start: 'xavier' (uniform, Glorot 2010) or 'torch', torch's default, as in the originals"
     )
-    dropout: float = parameter(0.2, "dropout rate after each hidden layer", at_least=0, below=1)
-    kl_weight: float = parameter(5e-05, "weight of the divergence from N(0, I)", at_least=0)
-    lr: float = parameter(0.001, "learning rate of Adam", at_least=0)
+    dropout: float = parameter(0.2, "dropout rate after each hidden layer", at_least=0, below=1, search=Range(0.0, 0.5))
+    kl_weight: float = parameter(
+        5e-05, "weight of the divergence from N(0, I)", at_least=0, search=Range(1e-6, 1e-2, log=True)
+    )
+    lr: float = parameter(0.001, "learning rate of Adam", at_least=0, search=Range(1e-4, 1e-2, log=True))
     epsilon: float = parameter(0.01, "epsilon of Adam", at_least=0)
     weight_decay: float = parameter(1e-06, "weight decay of Adam", at_least=0)
-    batch_size: int = parameter(32, "cells in a batch", at_least=2)
+    batch_size: int = parameter(32, "cells in a batch", at_least=2, search=(32, 64, 128))
     drop_last: bool = parameter(
         True, "whether the short last batch of an epoch is left out; in the originals it is not"
     )

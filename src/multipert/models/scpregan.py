@@ -21,7 +21,7 @@ import numpy.typing as npt
 from multipert import networks
 from multipert.models.losses import mean_squared_error
 from multipert.models.network_model import OneForEach
-from multipert.models.parameters import parameter
+from multipert.models.parameters import Range, parameter
 from multipert.models.registry import register
 from multipert.networks.sides import OTHER_SIDE
 from multipert.training import Examples, Optimiser, SideBySide, Stage, Update, step_decay
@@ -46,27 +46,39 @@ class ScPreGANParameters:
     """What scPreGAN can be told."""
 
     hidden: tuple[int, ...] = parameter(
-        (128, 64), "hidden widths of the encoder and discriminators; generators mirror them", at_least=1
+        (128, 64),
+        "hidden widths of the encoder and discriminators; generators mirror them",
+        at_least=1,
+        search=((128, 64), (256, 128), (512, 256)),
     )
-    latent: int = parameter(16, "width of the latent space", at_least=1)
+    latent: int = parameter(16, "width of the latent space", at_least=1, search=(8, 16, 32, 64))
     initial: Literal["xavier", "torch"] = parameter(
         "xavier", "how weights start: 'xavier' (uniform, Glorot 2010) or 'torch', torch's default, as in the original"
     )
-    lr: float = parameter(0.002, "learning rate of the generators and discriminators", at_least=0)
+    lr: float = parameter(
+        0.002,
+        "learning rate of the generators and discriminators",
+        at_least=0,
+        search=Range(2e-4, 1e-2, log=True),
+    )
     beta1: float = parameter(0.5, "decay of Adam's first moment, of generators and discriminators", at_least=0, below=1)
     beta2: float = parameter(0.9, "decay of Adam's second moment, of the same", at_least=0, below=1)
-    encoder_lr: float = parameter(0.002, "learning rate of the encoder", at_least=0)
+    encoder_lr: float = parameter(0.002, "learning rate of the encoder", at_least=0, search=Range(1e-4, 1e-2, log=True))
     decay: float = parameter(0.9, "what all learning rates are multiplied by now and then", at_least=0)
     decay_every: int = parameter(10000, "iterations between two such times", at_least=1)
     reconstruction_weight: float = parameter(1.0, "weight of the reconstruction loss", at_least=0)
-    adversarial_weight: float = parameter(0.001, "weight of the adversarial and classifier losses", at_least=0)
-    encoding_weight: float = parameter(0.1, "weight of the encoding loss", at_least=0)
+    adversarial_weight: float = parameter(
+        0.001, "weight of the adversarial and classifier losses", at_least=0, search=Range(1e-4, 0.1, log=True)
+    )
+    encoding_weight: float = parameter(
+        0.1, "weight of the encoding loss", at_least=0, search=Range(1e-2, 1.0, log=True)
+    )
     label_slip: bool = parameter(
         False,
         "whether generated cells are to be named after the contexts of the cells the discriminators saw before them, "
         "as the original does by mistake",
     )
-    batch_size: int = parameter(32, "cells of each side in a batch", at_least=1)
+    batch_size: int = parameter(32, "cells of each side in a batch", at_least=1, search=(32, 64, 128))
     epochs: int = parameter(20, "epochs", at_least=1)
     iterations: int = parameter(30, "iterations in an epoch", at_least=1)
 

@@ -236,7 +236,8 @@ class _SearchProgress:
     def __init__(self, search: _Search, at_once: int) -> None:
         self.search, self.at_once = search, at_once
         self.begun, self.started = len(search.ended), time.monotonic()
-        self.best = max((trial.value for trial in search.ended if trial.state.name == "COMPLETE"), default=None)
+        values = (trial.value for trial in search.ended if trial.state.name == "COMPLETE" and trial.value is not None)
+        self.best: float | None = max(values, default=None)
         self._shown = Progress(True)
 
     def __enter__(self) -> Self:

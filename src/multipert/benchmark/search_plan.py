@@ -68,7 +68,7 @@ class SearchPlan:
 
 def plan_search(
     study: Study,
-    name: str,
+    label: str,
     *,
     metric: str = METRIC,
     inner: int | None = None,
@@ -81,8 +81,8 @@ def plan_search(
     ----------
     study
         The study; each of its data sets names its held-out contexts, whose perturbed cells play no part at all.
-    name
-        The label of a model of the study, whose values are kept where the study gives them; or any model.
+    label
+        Of a model of the study, whose values are kept where the study gives them; or any model.
     metric
         What predictions are scored by.
     inner
@@ -99,7 +99,7 @@ def plan_search(
         held out or leaves fewer than two contexts.
     """
     _check_metric(metric)
-    model = _model_of(study, name)
+    model = _model_of(study, label)
     started = create(model.name, preset=model.preset, **model.changes)
     parameters = asdict(started.parameters)
     space = _space(model, parameters)
@@ -113,8 +113,8 @@ def plan_search(
             raise InputError(f"{metric} needs several perturbations, and {dataset.name} has one: choose another metric")
         announce(f"{dataset.name}: what no change and a replicate score in {', '.join(chosen)}")
         seed, content = study.seeds[0], fingerprint(dataset)
-        for context in chosen:
-            rule = HeldOut("context", context=context)
+        for name in chosen:
+            rule = HeldOut("context", context=name)
             fit = FitJob(dataset, content, rule, perturbations, (metric,), model.label, seed, model, parameters, device)
             contexts.append(_with_bounds(fit))
         known.append(

@@ -85,12 +85,12 @@ class SearchResults:
         return {name: float(share) for name, share in found.items() if np.isfinite(share)}
 
     @property
-    def best(self) -> pd.Series:
+    def best(self) -> "pd.Series[Any]":
         """The trial of the highest value, the earliest of those."""
-        return self.done.loc[self.done["value"].idxmax()]
+        return self.done.iloc[int(np.argmax(self.done["value"]))]
 
     @property
-    def start(self) -> pd.Series:
+    def start(self) -> "pd.Series[Any]":
         """The trial with the values the search began with."""
         return self.trials.iloc[0]
 

@@ -37,7 +37,7 @@ from multipert.training import Examples, Optimiser, Shuffled, Stage, Update, war
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from multipert.data import PerturbationData, Split
     from multipert.models.metadata import FitMetadata
@@ -103,6 +103,10 @@ class ScButterfly(OneForEach):
     stackable = False  # the weight of its divergence depends on the epoch, which is each fit's own
 
     parameters: ScButterflyParameters
+
+    def in_progress(self, network: nn.Module, data: PerturbationData, split: Split) -> None:
+        """None: what translates between the sides is trained last."""
+        return
 
     def _one_network(self, metadata: FitMetadata) -> Butterfly:
         p = self.parameters

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import multipert as mp
-from multipert.models.effects import nearest, put_together, reduced_rank, regress
+from multipert.models.effects import nearest, put_together, reduced_rank, regress, without_noise
 
 RNG = np.random.default_rng(0)
 PERTURBATIONS = RNG.normal(size=(30, 3))
@@ -111,3 +111,15 @@ def test_mtcell_is_told_of_a_perturbation_and_of_a_dose_when_asked() -> None:
     width = (predicted.varm["mean_high"] - predicted.varm["mean_low"]).mean()
     assert width["x@30"] > width["x@2"]
     assert model.perturbations == data.perturbations
+
+
+def test_noise_is_taken_off_effects_and_effects_are_kept() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 200))
+    noise = np.full(truth.shape, 0.5)
+    seen = truth + rng.normal(0, np.sqrt(noise))
+    kept = without_noise(seen, noise) @ seen
+    assert ((kept - truth) ** 2).mean() < 0.2 * ((seen - truth) ** 2).mean()
+    np.testing.assert_allclose(without_noise(truth, 1e-12 * noise) @ truth, truth, atol=1e-5)
+    np.testing.assert_array_equal(without_noise(rng.normal(0, np.sqrt(noise)) / 2, noise), 0)
+    assert np.isfinite(without_noise(np.zeros((2, 5)), np.zeros((2, 5)))).all()

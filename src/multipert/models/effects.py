@@ -121,6 +121,29 @@ def _kernels(vectors: Doubles, new: Doubles, *, smooth: bool) -> Iterator[tuple[
             yield np.exp(-among / (2 * width * typical)), np.exp(-across / (2 * width * typical))
 
 
+def without_noise(effects: Doubles, noise: Doubles) -> Doubles:
+    """What is left of effects without their sampling noise, as weights (seen, seen) that they are to be multiplied by.
+
+    Effects of many perturbations lie near a space of few dimensions, noise does not. Each singular value ``s`` of the
+    effects becomes ``sqrt((s^2 - b - 1)^2 - 4 b) / s``, and 0 below ``1 + sqrt(b)``, which noise alone reaches: the
+    shrinkage with the smallest squared error (Gavish and Donoho 2017), in units of the noise's standard deviation times
+    the root of the longer side of the matrix, b its shorter side over its longer.
+
+    Parameters
+    ----------
+    effects, noise
+        (seen, genes) and their sampling variances.
+    """
+    left, sizes, _ = np.linalg.svd(effects, full_matrices=False)
+    longer = max(effects.shape)
+    b = min(effects.shape) / longer
+    unit = np.sqrt(noise.mean() * longer)
+    square = (sizes / max(unit, 1e-300)) ** 2
+    kept = np.sqrt(np.maximum((square - b - 1) ** 2 - 4 * b, 0)) / np.maximum(square, 1e-300)
+    weights: Doubles = (left * np.where(square > (1 + np.sqrt(b)) ** 2, kept, 0)) @ left.T
+    return weights
+
+
 @dataclass(frozen=True, eq=False)
 class PutTogether:
     """The effect of a perturbation that training never saw, made of those that it did.

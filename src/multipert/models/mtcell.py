@@ -28,7 +28,7 @@ from multipert.models.base import Answer, Model, Question
 from multipert.models.baselines import mean_shifts
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
 from multipert.models.correction import DEPTH, Trees, correct, features
-from multipert.models.effects import kind_among, put_together
+from multipert.models.effects import kind_among, put_together, without_noise
 from multipert.models.explanation import LEVEL, MeanResponse
 from multipert.models.familiarity import FAR, described
 from multipert.models.posterior import (
@@ -146,32 +146,41 @@ class MTCell(Model):
         ]
         if not names or not seen:
             return
-        shifts = np.stack([self._of("mean", index[name], self._seen(index[name])).mean(axis=0) for name in seen])
-        shifts -= np.stack([self._of("mean", 0, self._seen(index[name])).mean(axis=0) for name in seen])
+        rows = np.array([index[name] for name in seen])
+        of = [self._contexts("mean", row, self._seen(row)) for row in rows]
+        shifts = np.stack([(contexts.perturbed - contexts.control).mean(axis=0) for contexts in of])
         told = put_together(names, seen, shifts, metadata.doses, self.vectors_)
-        for name, one in told.items():
-            parts = np.flatnonzero(np.abs(one.weights) > WEIGHT)
-            rows = np.array([index[seen[i]] for i in parts], dtype=np.int64)
-            self._fill(index[name], rows, one.weights[parts])
+        for context in np.flatnonzero(cells[0] > 0) if told else ():
+            there = cells[rows, context] > 0
+            if there.any():
+                smooth = self._without_noise(rows[there], context)
+                for name, one in told.items():
+                    # Where hardly anything is missing of what it is made of.
+                    if np.abs(one.weights[~there]).sum() <= MISSING * np.abs(one.weights).sum():
+                        self._fill(index[name], context, rows[there], one.weights[there] @ smooth)
         filled = [name for name in told if cells[index[name]].any()]
         squares = np.array([told[name].squares for name in filled]).reshape(len(filled), len(metadata.genes))
         self.learnt_["unseen"] = np.concatenate([self.learnt_["unseen"], [index[name] for name in filled]]).astype(int)
         self.learnt_["unseen_squares"] = np.concatenate([self.learnt_["unseen_squares"], squares])
 
-    def _fill(self, condition: int, parts: Rows, weights: Doubles) -> None:
-        """Write down a perturbation as the weighted sum of the shifts of others, where all of them were seen."""
-        cells = self.learnt_["cells"]
-        contexts = np.flatnonzero((cells[0] > 0) & (cells[parts] > 0).all(axis=0))
-        n = cells[[0, *parts]][:, contexts].min(axis=0)
+    def _without_noise(self, conditions: Rows, context: int) -> Doubles:
+        """The weights, (conditions, conditions), by which shifts in a context lose their noise."""
+        seen = {what: self.learnt_[what][conditions, context].astype(np.float64) for what in ("mean", "variance")}
+        n_cells = self.learnt_["cells"][conditions, context, None]
+        return without_noise(seen["mean"] - self.learnt_["mean"][0, context], _noise(seen, "mean", n_cells))
+
+    def _fill(self, condition: int, context: int, parts: Rows, weights: Doubles) -> None:
+        """Write down a perturbation in a context as the weighted sum of the shifts of others there."""
         for what in ("mean", "share", "quantiles"):
-            control, others = self.learnt_[what][0, contexts], self.learnt_[what][parts][:, contexts]
-            total = control + np.tensordot(weights, others - control, 1)
-            self.learnt_[what][condition, contexts] = np.clip(total, 0, 1 if what == "share" else None)
-        # The variance of one cell that gives the sum its sampling noise.
-        noise = np.tensordot(weights**2, self.learnt_["variance"][parts][:, contexts], 1)
-        noise += (1 - weights.sum()) ** 2 * self.learnt_["variance"][0, contexts]
-        self.learnt_["variance"][condition, contexts] = noise
-        cells[condition, contexts] = n
+            control, others = self.learnt_[what][0, context], self.learnt_[what][parts, context]
+            total = control + np.tensordot(weights, np.nan_to_num(others - control), 1)
+            self.learnt_[what][condition, context] = np.clip(total, 0, 1 if what == "share" else None)
+        # As many cells as count, and the variance of one that gives the sum its sampling noise.
+        variance, cells = self.learnt_["variance"][:, context], self.learnt_["cells"][:, context]
+        squares = weights**2
+        n = max(1, round(squares.sum() / max((squares / cells[parts]).sum(), 1e-300)))
+        noise = (squares / cells[parts]) @ variance[parts] + (1 - weights.sum()) ** 2 * variance[0] / cells[0]
+        variance[condition], cells[condition] = n * noise, n
 
     def _predict(self, X: csr_matrix, groups: Rows, condition: int) -> npt.NDArray[np.float32]:
         return self._answer(Question(X, groups, (), condition)).cells
@@ -237,6 +246,9 @@ class MTCell(Model):
         own = np.array([self.metadata_.contexts[k] == place for k in contexts])
         everywhere, noise = self._contexts(what, condition, contexts), _noise(control, what, n_cells)
         shift, variances = np.zeros_like(noise), np.full_like(noise, np.inf)
+        if own.any() and condition in self.learnt_["unseen"]:
+            # Elsewhere it was put together of the same others: these contexts add nothing.
+            everywhere, own = everywhere.of(own), own[own]
         if not own.all():
             others = everywhere.of(~own)
             experience, coefficients = self._experience(what, condition), self.learnt_[f"{what}_terms"]
@@ -362,8 +374,8 @@ class MTCell(Model):
         }
 
 
-WEIGHT = 1e-4
-"""Below which a perturbation has no part in another that is put together."""
+MISSING = 0.1
+"""Part of the weights of what an unseen perturbation is put together from that a context may lack."""
 
 EXPERIENCE = ("left_out", "squares", "usual", "expected", "found", "skill", "trust")
 """The attributes of an experience, in order, as they are kept."""

@@ -7,7 +7,7 @@ gene activations in K562 (Norman 2019) and their combinations. ``mcfaline``: kno
 ``doses``: a dose left out, the lowest, one in the middle, the highest. ``drugs``: 350 structures.
 
 An error is the squared distance of predicted from true mean shifts over the squared length of the true ones: 0 is
-perfect, 1 what no change has. Means over held-out perturbations and, for networks on optimal-transport pairs, three seeds.
+perfect, 1 what no change has. Means over what is held out and, for networks on transport pairs, over three seeds.
 """
 
 import sys

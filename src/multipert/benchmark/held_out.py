@@ -59,7 +59,7 @@ class HeldOutCells:
     metrics
         What predictions are scored by.
     counts_layer
-        The layer that holds the raw counts of all these cells; none unless metrics read them.
+        The layer that holds the raw counts of all these cells, where there is one.
     """
 
     dataset: str

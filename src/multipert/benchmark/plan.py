@@ -143,12 +143,10 @@ def _jobs(
     device: str,
 ) -> Iterator[Job]:
     yield OverviewJob(dataset, content)
-    for rule in rules:
-        yield ReferenceJob(dataset, content, rule, _scored(rule, perturbations), study.metrics)
-    for rule, model, seed in product(rules, study.models, study.seeds):
-        parameters = asdict(_created(model, seed).parameters)
-        asked = (dataset, content, rule, _scored(rule, perturbations), study.metrics)
-        yield FitJob(*asked, model.label, seed, model, parameters, device)
+    asked = [(dataset, content, rule, _scored(rule, perturbations), study.metrics) for rule in rules]
+    yield from (ReferenceJob(*one) for one in asked)
+    for one, model, seed in product(asked, study.models, study.seeds):
+        yield FitJob(*one, model.label, seed, model, asdict(_created(model, seed).parameters), device)
 
 
 def _scored(rule: HeldOut, perturbations: Sequence[str]) -> Sequence[str]:

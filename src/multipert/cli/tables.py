@@ -186,17 +186,18 @@ def print_legend(has_mean_response: bool = False) -> None:
 
 
 def print_scores(results: "StudyResults") -> None:
-    """Print the study's nine metrics of every model and bound, perturbation by perturbation."""
+    """Print the study's metrics of every model and bound, perturbation by perturbation."""
     from multipert.evaluation import METRICS, STUDY
 
     console = standard_output()
     both = pd.concat([results.scores, results.bounds])
+    metrics = [name for name in STUDY if METRICS[name].same_as not in STUDY]
     for (perturbation, held_out), rows in both.groupby(["perturbation", "held_out"], sort=False):
         table = Table("", box=None, pad_edge=False, title=f"{perturbation} in {held_out}", title_justify="left")
-        for name in STUDY:
+        for name in metrics:
             table.add_column(f"{name} {_ARROWS[METRICS[name].better]}", justify="right", no_wrap=True)
         for _, row in rows.iterrows():
-            table.add_row(str(row["label"]), *(number(row[name]) for name in STUDY))
+            table.add_row(str(row["label"]), *(number(row[name]) for name in metrics))
         console.print(table)
 
 

@@ -48,11 +48,14 @@ python_maximum_signature_line_length = 88
 html_theme = "sphinx_book_theme"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_title = f"multipert {version}"
 html_theme_options = {
     "show_toc_level": 2,
     "home_page_in_toc": True,
     "navbar_persistent": [],  # the search of the sidebar is enough
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
     "use_download_button": False,
     "use_fullscreen_button": False,
 }

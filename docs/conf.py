@@ -10,6 +10,8 @@ sys.path.insert(0, str(HERE))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent / "src"), str(HERE), os.environ.get("PYTHONPATH", "")])
 os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where tests look for real cells, too; what draws them draws simulated ones where there are none.
+os.environ.setdefault("MULTIPERT_DATA", str(HERE.parents[1] / "shared" / "data"))
 
 import reference  # noqa: E402
 

@@ -1,6 +1,6 @@
-"""The pictures of explanation/models.md, drawn from the models themselves."""
+"""The pictures of the explanations, drawn from the models themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -86,6 +86,27 @@ def mtcell_steps(
     axes.set(
         title="4. Each cell, moved in its own rank", xlabel=f"{genes[shown]}, control cell", ylabel="predicted cell"
     )
+    return figure
+
+
+def violins(populations: Mapping[str, np.ndarray], genes: Sequence[str]) -> Figure:
+    """Each gene's expression in each population of cells (cells, genes), a violin each; a dash at the mean."""
+    colours = [GREY, ORANGE, "#7c6fae", BLUE]
+    figure, every = plt.subplots(-(-len(genes) // 7), 7, figsize=(9.4, 1.9 * -(-len(genes) // 7)), layout="constrained")
+    for axes in every.flat[len(genes) :]:
+        axes.axis("off")
+    for place, (axes, gene) in enumerate(zip(every.flat, genes, strict=False)):
+        for x, (cells, colour) in enumerate(zip(populations.values(), colours, strict=True)):
+            values = cells[:, place]
+            if np.ptp(values) > 0:  # cells that are all alike have a mean and nothing else
+                body = axes.violinplot(values, [x], widths=0.85, showextrema=False)["bodies"][0]
+                body.set(facecolor=colour, alpha=0.75, linewidth=0)
+            axes.hlines(values.mean(), x - 0.35, x + 0.35, color=colour, linewidth=1.5)
+        axes.set_title(gene, size=8)
+        axes.set(xticks=[], ylim=(-0.1, None))
+        axes.tick_params(labelsize=7)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours]
+    figure.legend(handles, populations, loc="outside lower center", ncols=len(colours), frameon=False)
     return figure
 
 

@@ -203,6 +203,7 @@ WRONG = {
     "metrics and a profile": ("metrics = ['mse']\nprofile = 'study'\n" + MODELS_LINE, 2, "leave one out"),
     "an unknown metric": ("metrics = ['edist',\n'r2_hgv']\n" + MODELS_LINE, 2, "'r2_hgv'; did you mean 'r2_hvg'?"),
     "a seed twice": (MODELS_LINE + "seeds = [1, 2,\n1]\n", 3, "seeds has 1 twice"),
+    "seeds without end": (MODELS_LINE + f"seeds = {list(range(100_000))}\n", 2, "100,000 seeds are more than anybody"),
     "a negative seed": (MODELS_LINE + "seeds = [-1]\n", 2, "seed -1 must be 0 or more"),
     "true for a seed": (MODELS_LINE + "seeds = [true]\n", 2, "seeds takes a list, each a whole number"),
     "one bracket too few": (MODELS_LINE + "[datasets]\nname = 'kang'\n", 2, "each under a header in double brackets"),
@@ -241,6 +242,12 @@ WRONG = {
         4,
         "cells_per_group goes from the fewest to the most, not from 9 to 3",
     ),
+    "cells without end": (
+        MODELS_LINE + MADE.replace("{}", "{ cells_per_group = 100_000_000 }"),
+        4,
+        "more than can be drawn: lower cells_per_group",
+    ),
+    "a path that cannot be": (MODELS_LINE + MINE.replace("cells.h5ad", "\\u0000") + KEYS, 4, "is no path"),
     "a wrong type for the simulator": (
         MODELS_LINE + MADE.replace("{}", "{ cells_per_group = 'many' }"),
         4,

@@ -137,6 +137,38 @@ def test_report_of_a_run(run: Run, files: Path, fitted: Path, tmp_path: Path) ->
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
+def test_a_report_that_promises_another_format_is_refused(run: Run, fitted: Path, tmp_path: Path) -> None:
+    for out, more, message in (
+        ("page.pdf", (), "page.pdf must end in .html"),
+        ("page.html", ("--format", "latex"), "page.html must end in .tex or .latex"),
+    ):
+        code, _, said = run("report", fitted, "--out", tmp_path / out, *more)
+        assert code == 2
+        assert message in said
+        assert not (tmp_path / out).exists()
+
+
+def test_preprocess_refuses_to_drop_most_cells_unasked(run: Run, tmp_path: Path) -> None:
+    counts = np.tile(np.array([2.0, 0.0], dtype=np.float32), (400, 600))
+    counts[:250, 160:] = 0  # 250 cells with 80 expressed genes, of a panel of 1,200
+    AnnData(counts).write_h5ad(tmp_path / "panel.h5ad")
+    preprocess = ("preprocess", tmp_path / "panel.h5ad", "--out", tmp_path / "out.h5ad")
+
+    code, _, said = run(*preprocess)
+    assert code == 2
+    assert "only 150 of 400 cells would stay: min_genes=86" in said
+    assert not (tmp_path / "out.h5ad").exists()
+
+    code, _, said = run(*preprocess, "--min-genes", "86", "--genes", "40")
+    assert code == 2
+    assert "hardly any gene varies from cell to cell" in said
+
+    code, printed, _ = run(*preprocess, "--min-genes", "86", "--genes", "600")
+    assert code == 0
+    assert "cells with 86 expressed genes" in printed
+    assert ad.read_h5ad(tmp_path / "out.h5ad").n_obs == 150
+
+
 def test_preprocess_makes_counts_fit_for_fit(run: Run, adata: AnnData, tmp_path: Path) -> None:
     raw = AnnData(adata.layers["counts"], obs=adata.obs, var=adata.var)
     raw.write_h5ad(tmp_path / "counts.h5ad")

@@ -49,6 +49,26 @@ def random_contexts(seed: int, n: int, effect: float, n_genes: int = 200) -> Con
     return Contexts(control, perturbed, noise, noise)
 
 
+def test_perturbed_cells_are_compared_with_controls_of_their_own_donor() -> None:
+    """Donors unlike each other and unevenly perturbed: pooled, their difference would pass for a response."""
+    world = simulate(
+        n_genes=60, contexts=("A", "B", "C"), perturbations=("drug",), cells_per_group=160, donors=("p1", "p2"), seed=3
+    )
+    first, drug = (world.obs["donor"] == "p1").to_numpy(), (world.obs["condition"] == "drug").to_numpy()
+    world.X = csr_matrix(world.X.toarray() + first[:, None] * np.repeat([1.0, 0.0], 30)).astype(np.float32)
+    uneven = (np.arange(world.n_obs) % 5 == 0) | (first == drug)
+    cells, of_first = world[uneven].copy(), (world.obs["cell_type"] == "A").to_numpy() & uneven & first
+    controls, truth = world[of_first & ~drug].copy(), world[of_first & drug].X.toarray().mean(axis=0)
+
+    def error(**covariate: str) -> float:
+        """Of the predicted mean, as a share of the true response of the first donor."""
+        model = create("mtcell").fit(PerturbationData.from_anndata(cells, **KEYS, **covariate))
+        predicted = np.asarray(model.predict(controls, "drug").X).mean(axis=0)
+        return float(np.linalg.norm(predicted - truth) / np.linalg.norm(controls.X.toarray().mean(axis=0) - truth))
+
+    assert error(covariate_key="donor") < 1 < error()
+
+
 class TestTheMeanStep:
     def test_a_shared_response_is_carried_over(self) -> None:
         contexts = random_contexts(0, 6, effect=0.5)

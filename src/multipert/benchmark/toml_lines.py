@@ -88,8 +88,12 @@ class _Walk:
     """
 
     def __init__(self, text: str) -> None:
-        found = [match for match in _TOKEN.finditer(text) if not match[0].startswith("#")]
-        self._tokens = [(match[0], 1 + text.count("\n", 0, match.start())) for match in found]
+        self._tokens: list[tuple[str, int]] = []
+        line, counted = 1, 0
+        for match in _TOKEN.finditer(text):
+            line, counted = line + text.count("\n", counted, match.start()), match.start()
+            if not match[0].startswith("#"):
+                self._tokens.append((match[0], line))
         self._next = 0
         self._tables_in: dict[Place, int] = {}
         self.lines: dict[Place, int] = {}

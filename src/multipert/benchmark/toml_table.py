@@ -56,11 +56,13 @@ class Table:
                 raise self.error(f"{key} takes {describe(kinds[key])}, not {shown(value)}", key)
             if key in LEAST and value < LEAST[key]:
                 raise self.error(f"{key} must be {LEAST[key]} or more, not {value}", key)
+            met: set[str] = set()
             for index, one in enumerate(value if typing.get_origin(kinds[key]) is Sequence else ()):
                 if one == "":
                     raise self.error(f"{key} has an empty text: leave it out", key, index)
-                if not isinstance(one, dict) and one in value[:index]:
+                if not isinstance(one, dict) and repr(one) in met:
                     raise self.error(f"{key} has {shown(one)} twice: leave one out", key, index)
+                met.add(repr(one))
 
 
 def is_kind(kind: Any, value: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import h5py
 
-_SECONDS, _BYTES_A_SECOND = 10, 20 * 2**20
+_SECONDS, _BYTES_A_SECOND = 3, 20 * 2**20
 """Seconds of computing that reading may take, and bytes of a file for which it may take one more."""
 
 _AT_ONCE = 100_000

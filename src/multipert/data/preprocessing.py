@@ -211,5 +211,10 @@ def _variable(training: AnnData, n_top_genes: int) -> NDArray[np.bool_]:
     """(genes,) the most variable ones among log-normalised training cells."""
     import scanpy as sc  # takes seconds to import, and only this function needs it
 
-    table: pd.DataFrame = sc.pp.highly_variable_genes(training, n_top_genes=n_top_genes, inplace=False)
+    try:
+        table: pd.DataFrame = sc.pp.highly_variable_genes(training, n_top_genes=n_top_genes, inplace=False)
+    except (IndexError, ValueError) as error:  # no gene has a dispersion, or none that can be told from others
+        raise InputError(
+            "hardly any gene varies from cell to cell, so none can be chosen: keep all (n_top_genes=None, --genes 0)"
+        ) from error
     return table["highly_variable"].to_numpy(dtype=bool)

@@ -44,7 +44,9 @@ def fit(
     hold_out_covariate: HoldOutCovariate = None,
     features: Features = None,
     on_disk: OnDisk = None,
-    preset: Annotated[str, typer.Option(help="Named set of values: default, study.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="Named set of values: default, study, or a file as `multipert tune` writes.")
+    ] = "default",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training cells.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 1,
     set_: Annotated[

@@ -3,16 +3,19 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from multipert.models.parameters import Space
 
 
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One, in full.", show_default=False)] = None,
 ) -> None:
     """List the models, or print the card of one."""
-    from multipert.models import MODELS, model_class, preset_names, preset_values
+    from multipert.models import MODELS, model_class, preset_names, preset_values, search_space
 
     if name is None:
         rows = [("model", "family", "conditions on", "presets", "paper")]
@@ -32,11 +35,17 @@ def models(
     if not fields:
         print("It has no parameters.")
         return
+    space = search_space(model)
     _print_aligned(
         [
-            ("parameter", *values, "meaning"),
+            ("parameter", *values, *(["tune tries"] if space else []), "meaning"),
             *(
-                (f.name, *(_shown(preset[f.name]) for preset in values.values()), f.metadata.get("meaning", ""))
+                (
+                    f.name,
+                    *(_shown(preset[f.name]) for preset in values.values()),
+                    *([_tried(space.get(f.name))] if space else []),
+                    f.metadata.get("meaning", ""),
+                )
                 for f in fields
             ),
         ]
@@ -48,6 +57,15 @@ def _print_aligned(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _tried(space: "Space | None") -> str:
+    """What a search may try: a range, or a few values."""
+    if space is None:
+        return ""
+    if isinstance(space, tuple):
+        return "; ".join(map(_shown, space))
+    return f"{space.low:g} to {space.high:g}{', by ratio' if space.log else ''}"
 
 
 def _shown(value: object) -> str:

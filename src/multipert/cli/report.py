@@ -35,7 +35,7 @@ ENDINGS = {
 def report(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="Directory of a benchmark, or run folder of a fit with --hold-out."),
+        typer.Argument(metavar="DIR", help="Directory of a benchmark or a search, or run folder."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="REPORT", help="Where the page or table goes.")],
     format_: Annotated[
@@ -45,14 +45,22 @@ def report(
         Path | None, typer.Option("--data", metavar="DATA.h5ad", help="The cells a run was fitted to.")
     ] = None,
 ) -> None:
-    """Draw one self-contained page of a benchmark or a run, or print its tables for a paper."""
-    from multipert.benchmark import is_benchmark, load_results
+    """Draw one self-contained page of a benchmark, a search or a run, or print its tables for a paper."""
+    from multipert.benchmark import is_benchmark, is_search, load_results, load_search
     from multipert.data import check_ending, check_writable, write_text
-    from multipert.report import study_page, study_table
+    from multipert.report import search_page, study_page, study_table
 
     if format_ in ENDINGS:
         check_ending(out, ENDINGS[format_])
     check_writable(out, inputs=[] if data is None else [data])
+    if is_search(folder):
+        if format_ is not Format.HTML or data is not None:
+            raise InputError(
+                f"{folder} is the folder of a search, which has a page alone: leave out --format and --data"
+            )
+        write_text(out, search_page(load_search(folder)))
+        print(f"report: {out.resolve()}")
+        return
     if not is_benchmark(folder):
         results = _results_of_run(folder, data)
     elif data is None:

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from multipert.benchmark import SearchResults, duration
 from multipert.models import Range, model_class
 from multipert.report.check_page import Cell
 from multipert.report.figures.panels import Panel
-from multipert.report.figures.style import COLOURS, SMALL, WIDE, plain, short
+from multipert.report.figures.style import COLOURS, SMALL, WIDE, nice, plain, short
 from multipert.report.frame import render
 from multipert.report.numbers import number
 from multipert.report.svg import INK, house_style, to_svg
@@ -24,7 +24,7 @@ SIGNS = {"done": "●", "stopped": "○", "failed": "\N{MULTIPLICATION SIGN}", "
 """What stands for how a trial ended."""
 
 LOWEST = -1.0
-"""Normalised scores below are drawn at the lower edge: a model that is this much worse than no change is of no use."""
+"""Normalised scores below are drawn at the lower edge where any is above: so far below no change all say the same."""
 
 
 def search_page(search: SearchResults) -> str:
@@ -100,6 +100,8 @@ def _verdict(search: SearchResults, paired: pd.DataFrame) -> tuple[str, str, str
             f" The mean difference is {number(float(difference.mean()), 3)}, with a standard error over contexts of "
             f"{number(error, 3)}."
         )
+    if search.about["normalised"] and best["value"] < 0:
+        return answer, f"{because} Even so it is worse than predicting no change.", "lost"
     return answer, because, "won" if better == len(difference) else "partly"
 
 
@@ -192,6 +194,9 @@ def value_by(search: SearchResults, name: str) -> Figure:
         if space.log:
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
+            tried = [float(value) for value in places.values()]
+            ticks = [tick for tick in nice(min(tried) / 2, 2 * max(tried)) if min(tried) <= tick <= max(tried)]
+            axes.xaxis.set_major_locator(FixedLocator(ticks[:: 1 + len(ticks) // 5] or tried[:1]))
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))

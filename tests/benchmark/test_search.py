@@ -147,13 +147,15 @@ def test_workers_that_are_killed_with_their_search_lose_the_trials_in_flight(run
         "2",
     ]
     process = subprocess.Popen(begun, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not (out / "trials.csv").exists():
-        assert process.poll() is None, "the search ended early"
-        assert time.monotonic() < deadline, "the search is stuck"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        deadline = time.monotonic() + 300
+        while not (out / "trials.csv").exists():
+            assert process.poll() is None, "the search ended early"
+            assert time.monotonic() < deadline, "the search is stuck"
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     there = len(course(out))
     code, printed, said = run(*asked, "--trials", there + 2)
     assert code == 0

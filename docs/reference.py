@@ -164,7 +164,7 @@ def _command(command: Any, path: str, level: int) -> Iterator[str]:
 
 
 def _models() -> Iterator[str]:
-    from multipert.models import MODELS, preset_names, preset_values
+    from multipert.models import MODELS, preset_names, preset_values, space_in_words
 
     models = [MODELS[name] for name in MODELS.ours]
     yield from ("# Models", "", "What `multipert models` and `multipert models NAME` print.", "")
@@ -191,10 +191,15 @@ def _models() -> Iterator[str]:
         fields = dataclasses.fields(model.Parameters)
         if fields:
             rows = [
-                (_code(f.name), *(_code(values[f.name]) for values in presets.values()), _cell(f.metadata["meaning"]))
+                (
+                    _code(f.name),
+                    *(_code(values[f.name]) for values in presets.values()),
+                    _cell(space_in_words(f.metadata.get("search"))),
+                    _cell(f.metadata["meaning"]),
+                )
                 for f in fields
             ]
-            yield from _table(("parameter", *presets, "meaning"), rows)
+            yield from _table(("parameter", *presets, "`multipert tune` tries", "meaning"), rows)
 
 
 def _metrics() -> Iterator[str]:

@@ -3,19 +3,16 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from multipert.models.parameters import Space
 
 
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One, in full.", show_default=False)] = None,
 ) -> None:
     """List the models, or print the card of one."""
-    from multipert.models import MODELS, model_class, preset_names, preset_values, search_space
+    from multipert.models import MODELS, model_class, preset_names, preset_values, search_space, space_in_words
 
     if name is None:
         rows = [("model", "family", "conditions on", "presets", "paper")]
@@ -43,7 +40,7 @@ def models(
                 (
                     f.name,
                     *(_shown(preset[f.name]) for preset in values.values()),
-                    *([_tried(space.get(f.name))] if space else []),
+                    *([space_in_words(space.get(f.name))] if space else []),
                     f.metadata.get("meaning", ""),
                 )
                 for f in fields
@@ -57,15 +54,6 @@ def _print_aligned(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _tried(space: "Space | None") -> str:
-    """What a search may try: a range, or a few values."""
-    if space is None:
-        return ""
-    if isinstance(space, tuple):
-        return "; ".join(map(_shown, space))
-    return f"{space.low:g} to {space.high:g}{', by ratio' if space.log else ''}"
 
 
 def _shown(value: object) -> str:

@@ -14,7 +14,15 @@ from multipert.models.baselines import Additive, Linear, MeanShift, NearestConte
 from multipert.models.candidates import dose_response, film_distances, rank
 from multipert.models.explanation import Explanation, explain
 from multipert.models.network_model import NetworkModel, OneForEach
-from multipert.models.parameters import Range, parameter, preset_names, preset_of, preset_values, search_space
+from multipert.models.parameters import (
+    Range,
+    parameter,
+    preset_names,
+    preset_of,
+    preset_values,
+    search_space,
+    space_in_words,
+)
 from multipert.models.registry import MODELS, create, load, model_class, register
 from multipert.models.run_folder import Arrays
 from multipert.models.together import fit_together, fits_at_once
@@ -72,4 +80,5 @@ __all__ = [
     "rank",
     "register",
     "search_space",
+    "space_in_words",
 ]

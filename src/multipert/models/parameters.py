@@ -86,6 +86,14 @@ class NoParameters:
     """A model with nothing to set."""
 
 
+def space_in_words(space: Space | None) -> str:
+    """What a search may try of a parameter, for a table; empty where it tries nothing."""
+    if isinstance(space, Range):
+        return f"{space.low:g} to {space.high:g}{', by ratio' if space.log else ''}"
+    widths = (",".join(map(str, one)) or "none" if isinstance(one, tuple) else str(one) for one in space or ())
+    return "; ".join(widths)
+
+
 # Presets.
 
 

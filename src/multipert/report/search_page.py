@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from multipert.benchmark import SearchResults, duration
-from multipert.models import Range, model_class
+from multipert.models import Range, model_class, space_in_words
 from multipert.report.check_page import Cell
 from multipert.report.figures.panels import Panel
 from multipert.report.figures.style import COLOURS, SMALL, WIDE, nice, plain, short
@@ -256,7 +256,7 @@ def _preset(search: SearchResults) -> list[tuple[str, str, str, str, str]]:
         (
             name,
             meanings.get(name, ""),
-            _tried(space),
+            space_in_words(space),
             _shown(search.start[name]),
             "" if best is None else _shown(best[name]),
         )
@@ -283,12 +283,6 @@ def _row(search: SearchResults, row: pd.Series[Any]) -> tuple[Cell, str, str, Ce
         [Cell(_shown(row[name]), _key(row[name])) for name in search.space],
         remark,
     )
-
-
-def _tried(space: Range | tuple[Any, ...]) -> str:
-    if isinstance(space, Range):
-        return f"{_shown(space.low)} to {_shown(space.high)}{', by ratio' if space.log else ''}"
-    return "; ".join(_shown(one) for one in space)
 
 
 def _shown(value: Any) -> str:

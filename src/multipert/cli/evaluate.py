@@ -40,6 +40,15 @@ def evaluate(
     intervals: Annotated[
         int, typer.Option("--intervals", metavar="N", help="Bootstrap draws for 95 % intervals, 200 say; 0 for none.")
     ] = 0,
+    on_disk: Annotated[
+        bool | None,
+        typer.Option(
+            "--on-disk/--in-memory",
+            help="Read only a sample of each file, 10,000 cells of a perturbation; by default where all would take up "
+            "much of the memory.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Score predicted cells against true ones, between doing nothing and a replicate.
 
@@ -62,6 +71,7 @@ def evaluate(
         profile=profile,
         counts_layer=counts_layer,
         intervals=intervals,
+        on_disk=on_disk,
     )
     if find_profile(profile).combined:
         print_combined(card, profile)

@@ -1,7 +1,7 @@
 """``multipert preprocess``: log-normalised cells from raw counts."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,12 +13,10 @@ from multipert.cli.keys import (
     HoldOut,
     HoldOutCovariate,
     MissingGenes,
+    OnDisk,
     PerturbationKey,
 )
 from multipert.errors import InputError
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def preprocess(
@@ -49,6 +47,7 @@ def preprocess(
     context_key: ContextKey = [],  # noqa: B006 (Typer reads it)
     dose_key: DoseKey = None,
     covariate_key: CovariateKey = None,
+    on_disk: OnDisk = None,
 ) -> None:
     """Filter cells and genes, normalise to the median total, log1p, keep the most variable genes.
 
@@ -60,32 +59,24 @@ def preprocess(
         Keys,
         check_ending,
         check_writable,
-        preprocess_like,
+        preprocess_to,
         read_cells,
         training_mask,
-        write_cells,
     )
-    from multipert.data import preprocess as preprocess_counts
 
     check_ending(out, ENDINGS)
     check_writable(out, inputs=[counts])
+    limits: dict[str, Any] = {"min_counts": min_counts, "min_genes": min_genes}
     if like is not None:
         from multipert.models import load
 
         if hold_out is not None or hold_out_covariate is not None or min_cells is not None:
             raise InputError("--like keeps the genes of the run: leave out --min-cells and --hold-out")
-        space = load(like).metadata_.space
-        processed = preprocess_like(
-            read_cells(counts),
-            space,
-            missing_genes=missing_genes,
-            min_counts=min_counts,
-            min_genes=min_genes,
-            layer=layer,
-        )
+        options = limits | {"like": load(like).metadata_.space, "missing_genes": missing_genes}
+        cells = read_cells(counts, on_disk=on_disk)
     else:
-        cells = read_cells(counts)
-        choose_on = None
+        cells = read_cells(counts, on_disk=on_disk)
+        options = limits | {"min_cells": min_cells, "n_top_genes": genes or None}
         if hold_out is not None or hold_out_covariate is not None:
             keys = Keys(
                 perturbation_key=perturbation_key,
@@ -95,25 +86,13 @@ def preprocess(
                 covariate_key=covariate_key or None,
             )
             rule = HeldOut("context and covariate", context=hold_out, covariate=hold_out_covariate)
-            choose_on = training_mask(cells, keys, rule)
-        processed = preprocess_counts(
-            cells,
-            min_counts=min_counts,
-            min_genes=min_genes,
-            min_cells=min_cells,
-            n_top_genes=genes or None,
-            layer=layer,
-            choose_on=choose_on,
-        )
-    write_cells(processed, out)
-    print(f"{_steps(processed)}; written to {out}")
+            options["choose_on"] = training_mask(cells, keys, rule)
+    done = preprocess_to(out, cells, layer=layer, on_disk=on_disk, **options)
+    print(f"{_steps(done)}; written to {out}")
 
 
-def _steps(processed: "AnnData") -> str:
+def _steps(done: dict[str, Any]) -> str:
     """What each step left, and a sentence on what is left of all."""
-    from multipert.data.scale import UNS
-
-    done = processed.uns[UNS]
     steps = done["steps"]
     width = max(map(len, steps.index))
     lines = [f"{'':{width}}  {'cells':>9}  {'genes':>7}"]

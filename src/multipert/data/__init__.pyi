@@ -29,8 +29,10 @@ from .keys import Keys as Keys
 from .perturbation_data import PerturbationData as PerturbationData
 from .preprocessing import preprocess as preprocess
 from .preprocessing import preprocess_like as preprocess_like
+from .preprocessing import preprocess_to as preprocess_to
 from .simulation import check_world as check_world
 from .simulation import simulate as simulate
+from .simulation import simulate_to as simulate_to
 from .splits import Split as Split
 from .splits import leave_combination_out as leave_combination_out
 from .splits import leave_context_out as leave_context_out

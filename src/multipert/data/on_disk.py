@@ -1,14 +1,17 @@
 """Expression that stays in its file: rows are read when they are asked for."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
 from multipert.data.expression import BLOCK, canonical, check_format, slices
-from multipert.errors import InputError
+from multipert.errors import InputError, InputWarning
 
 SHARE = 0.25
 """Share of the memory at hand that expression may take up before it stays on disk."""
@@ -16,6 +19,9 @@ SHARE = 0.25
 SAMPLE = 20_000
 """Cells of a group (condition and context), evenly spaced in its file, that stand for it where its cells are on disk
 and all of them would have to be in memory at once."""
+
+SCORED, SCORED_OF_ALL = 10_000, 100_000
+"""Cells of a perturbation, and of all in a file, that are scored at most where the file is left on disk."""
 
 _NEAR = 16  # rows not wanted that are read along rather than read around
 
@@ -40,6 +46,37 @@ def is_much(n_values: int) -> bool:
     import psutil
 
     return bool(8 * n_values > SHARE * psutil.virtual_memory().available)
+
+
+def is_backed(adata: AnnData) -> bool:
+    """Whether expression is left in its file."""
+    return any(stays_on_disk(matrix, True) for matrix in (adata.X, *adata.layers.values()))
+
+
+def take_rows(adata: AnnData, rows: "Rows") -> AnnData:
+    """Cells at ``rows`` of a file, in memory, with their ``X`` and layers."""
+
+    def read(matrix: Any) -> sparse.csr_matrix:
+        return MatrixOnDisk(getattr(matrix, "group", matrix))[rows]
+
+    layers = {name: read(matrix) for name, matrix in adata.layers.items() if name is not None}
+    X = None if adata.X is None else read(adata.X)
+    return AnnData(X, obs=adata.obs.iloc[rows].copy(), var=adata.var, uns=adata.uns, layers=layers)
+
+
+def take_sample(adata: AnnData, labels: NDArray[Any], called: str) -> AnnData:
+    """Cells of a file, in memory, that stand for all: of each label as many, evenly spaced; warns if some are left."""
+    members = [np.flatnonzero(labels == one) for one in pd.unique(labels)]
+    most = min(SCORED, SCORED_OF_ALL // max(1, len(members)))
+    chosen = [one[np.linspace(0, len(one) - 1, min(len(one), most)).astype(np.int64)] for one in members]
+    rows = np.sort(np.concatenate(chosen))
+    if len(rows) < adata.n_obs:
+        warnings.warn(
+            f"of {called}, {adata.n_obs:,}, {len(rows):,} stand for all, evenly spaced: the file is left on disk",
+            InputWarning,
+            stacklevel=2,
+        )
+    return take_rows(adata, rows)
 
 
 class MatrixOnDisk:

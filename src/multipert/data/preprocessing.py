@@ -1,6 +1,9 @@
 """From raw counts to log-normalised expression of the variable genes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,13 +12,18 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from multipert.data.alignment import positions, select_genes
-from multipert.data.expression import take_counts
+from multipert.data.block_writer import write_in_blocks
+from multipert.data.expression import row_blocks, take_counts
+from multipert.data.files import write_cells
 from multipert.data.gene_names import match_names
+from multipert.data.on_disk import Expression, MatrixOnDisk
 from multipert.data.scale import UNS, ExpressionSpace, Preprocessing
 from multipert.errors import InputError
 
 _TRANSCRIPTOME = 10_000
 """Genes from which on a file is no panel."""
+_CHOOSING = 50_000
+"""Cells of those on disk on which the variable genes are chosen, at most."""
 
 
 def preprocess(
@@ -66,34 +74,15 @@ def preprocess(
         though it was not asked for.
     """
     counts = take_counts(adata, layer)
-    chosen = np.ones(adata.n_obs, dtype=bool) if choose_on is None else np.asarray(choose_on)
-    if chosen.shape != (adata.n_obs,) or chosen.dtype != bool:
-        raise InputError(f"choose_on must hold one true or false for each of the {adata.n_obs} cells")
-    part = min(1.0, adata.n_vars / _TRANSCRIPTOME)
-    least = _Least(round(500 * part), round(720 * part)).with_given(min_counts, min_genes)
-    min_cells = min(100, max(3, int(chosen.sum()) // 100)) if min_cells is None else min_cells
-
-    steps = _Steps(counts.shape)
-    cells = _good_cells(counts, least, steps)
-    counts, chosen = counts[cells], chosen[cells]
-    if not chosen.any():
-        raise InputError("no cell that choose_on names is left after filtering: lower min_counts or min_genes")
-    seen_in = counts[chosen].getnnz(axis=0)
-    seen = seen_in >= min_cells
-    if not seen.any():
-        raise InputError(f"no gene is seen in {min_cells} cells (at most in {seen_in.max()}): lower min_cells")
-    counts, var = counts[:, seen], adata.var[seen]
-    steps.add(f"genes seen in {min_cells} cells", counts.shape)
-
-    target = float(np.median(np.asarray(counts[chosen].sum(axis=1)).ravel()))
-    how = Preprocessing(target, tuple(var.index), least.counts, least.genes)
-    X = how.normalise(counts, var.index, var.index)
-    result = AnnData(X, obs=adata.obs[cells].copy(), var=var.copy(), layers={"counts": counts})
-    if n_top_genes is not None and n_top_genes < result.n_vars:
-        result = result[:, _variable(result[chosen], n_top_genes)].copy()
-        steps.add(f"the {n_top_genes} most variable genes", result.shape)
-    result.uns[UNS] = how.to_uns() | {"steps": steps.table()}
-    return result
+    return _chosen(
+        adata,
+        counts,
+        min_counts=min_counts,
+        min_genes=min_genes,
+        min_cells=min_cells,
+        n_top_genes=n_top_genes,
+        choose_on=choose_on,
+    ).in_memory(counts)
 
 
 def preprocess_like(
@@ -131,22 +120,153 @@ def preprocess_like(
         The values are no counts, genes are missing, the model does not know how its cells were made, or less than half
         of the cells are good enough, though that was not asked for.
     """
-    how = space.recipe()
     counts = take_counts(adata, layer)
-    genes = pd.Index(space.genes)
+    return _like(
+        adata, counts, space, missing_genes=missing_genes, min_counts=min_counts, min_genes=min_genes
+    ).in_memory(counts)
+
+
+def preprocess_to(
+    out: str | Path,
+    adata: AnnData,
+    *,
+    like: ExpressionSpace | None = None,
+    layer: str | None = None,
+    on_disk: bool | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Write what :func:`preprocess`, or :func:`preprocess_like`, gives back to a file.
+
+    Where the counts are on disk, they are gone through in blocks, and so is the file written; the variable genes are
+    chosen on at most 50,000 of the training cells, evenly spaced.
+
+    Parameters
+    ----------
+    out
+        An h5ad file or a zarr folder, by its ending.
+    adata
+        The cells; of a large file, as ``read_cells(path, on_disk=True)`` gives them.
+    like
+        The genes and scale of a model, for :func:`preprocess_like`.
+    layer, options
+        As there.
+    on_disk
+        Whether what is on disk stays there; by default where it would take up much of the memory.
+
+    Returns
+    -------
+    dict
+        What was done: ``uns["multipert_preprocessing"]`` of the file.
+
+    Raises
+    ------
+    InputError
+        As there, or the file cannot be written.
+    OSError
+        The disk is full.
+    """
+    counts = take_counts(adata, layer, own=True, on_disk=on_disk)
+    recipe = _chosen(adata, counts, **options) if like is None else _like(adata, counts, like, **options)
+    if isinstance(counts, MatrixOnDisk):
+        recipe.write(counts, out)
+    else:
+        write_cells(recipe.in_memory(counts), out)
+    return recipe.done
+
+
+@dataclass(frozen=True, eq=False)
+class _Recipe:
+    """What is made of counts: which cells stay, what of them, and what is said of it."""
+
+    rows: NDArray[np.int64]
+    change: Callable[[sparse.csr_matrix], tuple[sparse.csr_matrix, sparse.csr_matrix]]
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    done: dict[str, Any]
+
+    def in_memory(self, counts: sparse.csr_matrix) -> AnnData:
+        X, kept = self.change(counts[self.rows])
+        return AnnData(X, obs=self.obs, var=self.var, layers={"counts": kept}, uns={UNS: self.done})
+
+    def write(self, counts: MatrixOnDisk, out: str | Path) -> None:
+        with write_in_blocks(out, len(self.var), ["counts"]) as writer:
+            for _, block in counts.blocks(self.rows):
+                writer.append(*self.change(block))
+            writer.finish(self.obs, self.var, {UNS: self.done})
+
+
+def _chosen(
+    adata: AnnData,
+    counts: Expression,
+    *,
+    min_counts: int | None = None,
+    min_genes: int | None = None,
+    min_cells: int | None = None,
+    n_top_genes: int | None = None,
+    choose_on: NDArray[np.bool_] | None = None,
+) -> _Recipe:
+    """What :func:`preprocess` makes of counts."""
+    chosen = np.ones(adata.n_obs, dtype=bool) if choose_on is None else np.asarray(choose_on)
+    if chosen.shape != (adata.n_obs,) or chosen.dtype != bool:
+        raise InputError(f"choose_on must hold one true or false for each of the {adata.n_obs} cells")
+    part = min(1.0, adata.n_vars / _TRANSCRIPTOME)
+    least = _Least(round(500 * part), round(720 * part)).with_given(min_counts, min_genes)
+    min_cells = min(100, max(3, int(chosen.sum()) // 100)) if min_cells is None else min_cells
+
+    steps = _Steps(counts.shape)
+    cells = _good_cells(counts, least, steps)
+    training = np.flatnonzero(cells & chosen)
+    if not len(training):
+        raise InputError("no cell that choose_on names is left after filtering: lower min_counts or min_genes")
+    seen_in = np.sum([block.getnnz(axis=0) for _, block in row_blocks(counts, training)], axis=0)
+    seen = np.flatnonzero(seen_in >= min_cells)
+    if not len(seen):
+        raise InputError(f"no gene is seen in {min_cells} cells (at most in {seen_in.max()}): lower min_cells")
+    names = adata.var_names[seen]
+    steps.add(f"genes seen in {min_cells} cells", (int(cells.sum()), len(seen)))
+
+    totals = [np.asarray(block[:, seen].sum(axis=1)).ravel() for _, block in row_blocks(counts, training)]
+    how = Preprocessing(float(np.median(np.concatenate(totals))), tuple(names), least.counts, least.genes)
+    kept = np.arange(len(seen))
+    if n_top_genes is not None and n_top_genes < len(seen):
+        if isinstance(counts, MatrixOnDisk) and len(training) > _CHOOSING:
+            training = training[np.linspace(0, len(training) - 1, _CHOOSING).astype(np.int64)]
+        shown = AnnData(how.normalise(counts[training][:, seen], names, names), var=pd.DataFrame(index=names))
+        kept = np.flatnonzero(_variable(shown, n_top_genes))
+        steps.add(f"the {n_top_genes} most variable genes", (int(cells.sum()), len(kept)))
+
+    def change(block: sparse.csr_matrix) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        block = block[:, seen]
+        X = how.normalise(block, names, names)
+        return (X, block) if len(kept) == len(seen) else (X[:, kept], block[:, kept])
+
+    done = how.to_uns() | {"steps": steps.table()}
+    return _Recipe(np.flatnonzero(cells), change, adata.obs[cells].copy(), adata.var.iloc[seen[kept]].copy(), done)
+
+
+def _like(
+    adata: AnnData,
+    counts: Expression,
+    space: ExpressionSpace,
+    *,
+    missing_genes: str = "error",
+    min_counts: int | None = None,
+    min_genes: int | None = None,
+) -> _Recipe:
+    """What :func:`preprocess_like` makes of counts."""
+    how, genes = space.recipe(), pd.Index(space.genes)
     names, note = match_names(adata.var, genes)
     position = positions(names, genes, zero_missing=missing_genes == "zero")
     steps = _Steps(counts.shape)
     least = _Least(how.min_counts or 0, how.min_genes or 0).with_given(min_counts, min_genes)
     cells = _good_cells(counts, least, steps)
-    counts = counts[cells]
-    X = select_genes(how.normalise(counts, names, genes), position)
-    steps.add("the genes of the run" + (f" ({note})" if note else ""), X.shape)
-    result = AnnData(
-        X, obs=adata.obs[cells].copy(), var=pd.DataFrame(index=genes), layers={"counts": select_genes(counts, position)}
-    )
-    result.uns[UNS] = how.to_uns() | {"steps": steps.table()}
-    return result
+    steps.add("the genes of the run" + (f" ({note})" if note else ""), (int(cells.sum()), len(genes)))
+
+    def change(block: sparse.csr_matrix) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        return select_genes(how.normalise(block, names, genes), position), select_genes(block, position)
+
+    done = how.to_uns() | {"steps": steps.table()}
+    return _Recipe(np.flatnonzero(cells), change, adata.obs[cells].copy(), pd.DataFrame(index=genes), done)
 
 
 @dataclass
@@ -181,9 +301,10 @@ class _Least:
         )
 
 
-def _good_cells(counts: sparse.csr_matrix, least: _Least, steps: _Steps) -> NDArray[np.bool_]:
+def _good_cells(counts: Expression, least: _Least, steps: _Steps) -> NDArray[np.bool_]:
     """(cells,) which cells stay; a loss of more than half that nobody asked for is refused, naming its cause."""
-    total, n_genes = np.asarray(counts.sum(axis=1)).ravel(), counts.getnnz(axis=1)
+    of_blocks = [(np.asarray(block.sum(axis=1)).ravel(), block.getnnz(axis=1)) for _, block in row_blocks(counts)]
+    total, n_genes = map(np.concatenate, zip(*of_blocks, strict=True))
     has_counts, has_genes = total >= least.counts, n_genes >= least.genes
     good = np.asarray(has_counts & has_genes)
     steps.add(f"cells with {least.counts} counts", (int(has_counts.sum()), counts.shape[1]))

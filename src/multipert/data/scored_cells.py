@@ -25,6 +25,7 @@ from multipert.data.expression import (
     take_expression,
 )
 from multipert.data.files import read_cells
+from multipert.data.on_disk import is_backed, take_sample
 from multipert.data.suggestions import did_you_mean, some
 from multipert.errors import InputError
 
@@ -90,6 +91,7 @@ def read_scored_cells(
     genes: pd.Index | None = None,
     counts: bool = False,
     counts_layer: str | None = None,
+    on_disk: bool | None = None,
 ) -> list[ScoredCells]:
     """Read and check the cells of one role.
 
@@ -108,6 +110,9 @@ def read_scored_cells(
         Whether raw counts are wanted in place of log-normalised expression.
     counts_layer
         The layer that holds them; by default ``X`` where its numbers are whole, else the layer ``counts``.
+    on_disk
+        Whether only a sample of a file is read (see ``multipert.data.on_disk.take_sample``); by default where all
+        would take up much of the memory.
 
     Returns
     -------
@@ -127,7 +132,7 @@ def read_scored_cells(
         parts = [(source, None, name) for name, source in sources.items()]
     else:
         parts = [(sources, perturbation_key, "")]
-    read = [_read(source, role, key, name, counts, counts_layer) for source, key, name in parts]
+    read = [_read(source, role, key, name, counts, counts_layer, on_disk) for source, key, name in parts]
     wanted = read[0].genes if genes is None else genes
     return [_in_order(cells, wanted, role) for cells in read]
 
@@ -334,14 +339,22 @@ def _scales_differ(role: Role, other: _Scale, true: _Scale) -> str:
 
 
 def _read(
-    source: Source, role: Role, key: str | None, perturbation: str, counts: bool, counts_layer: str | None
+    source: Source,
+    role: Role,
+    key: str | None,
+    perturbation: str,
+    counts: bool,
+    counts_layer: str | None,
+    on_disk: bool | None,
 ) -> ScoredCells:
     name = f"the {CALLED[role]}" + (f" of {perturbation!r}" if perturbation else "")
     if not isinstance(source, AnnData | str | PathLike):
         raise InputError(f"{name} are of type {type(source).__name__}: give an AnnData or the path of an h5ad file")
     path = None if isinstance(source, AnnData) else Path(source)
     try:
-        adata = source if isinstance(source, AnnData) else read_cells(Path(source))
+        adata = source if isinstance(source, AnnData) else read_cells(Path(source), on_disk=on_disk)
+        if path is not None and is_backed(adata):
+            adata = take_sample(adata, np.zeros(adata.n_obs) if key is None else _labels(adata.obs, key), name)
         if counts:
             X: Matrix = take_counts(adata, _layer_of_counts(adata, counts_layer), own=path is not None)
         else:

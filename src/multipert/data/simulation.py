@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import ndtri
 
+from multipert.data.block_writer import write_in_blocks
 from multipert.errors import InputError
 
 _CHUNK = 512  # cells drawn at a time, dense: bounds memory
@@ -108,6 +110,61 @@ def simulate(
     InputError
         Too few genes, no context or perturbation, repeated names, doses or numbers out of range.
     """
+    blocks, obs, var, truth = _world(**locals())
+    counts = sparse.vstack(list(blocks), format="csr")
+    return AnnData(_log_normalised(counts), obs=obs, var=var, layers={"counts": counts}, uns={"truth": truth})
+
+
+def simulate_to(out: str | Path, **arguments: Any) -> int:
+    """Write the counts of simulated cells to a file, block by block: any number of cells in flat memory.
+
+    Parameters
+    ----------
+    out
+        An h5ad file or a zarr folder, by its ending. ``X`` holds what :func:`simulate` keeps in ``layers["counts"]``;
+        the rest is as there.
+    arguments
+        Those of :func:`simulate`.
+
+    Returns
+    -------
+    int
+        How many cells were written.
+
+    Raises
+    ------
+    InputError
+        As :func:`simulate`, or the file cannot be written.
+    OSError
+        The disk is full.
+    """
+    defaults = {name: argument.default for name, argument in inspect.signature(simulate).parameters.items()}
+    blocks, obs, var, truth = _world(**defaults | arguments)
+    with write_in_blocks(out, len(var)) as writer:
+        for block in blocks:
+            writer.append(block)
+        writer.finish(obs, var, {"truth": truth})
+    return len(obs)
+
+
+def _world(
+    *,
+    n_genes: int,
+    contexts: Sequence[str],
+    perturbations: Sequence[str],
+    doses: Sequence[float] | None,
+    cells_per_group: int | tuple[int, int],
+    response: float,
+    context_specific: float,
+    counts_per_gene: float,
+    combinations: Sequence[str],
+    interaction: float,
+    donors: Sequence[str],
+    donor_effect: float,
+    depths: Mapping[str, float] | None,
+    seed: int,
+) -> tuple[Iterator[sparse.csr_matrix], pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """What :func:`simulate` draws: blocks of counts, yet to be drawn, the tables of cells and genes, and the truth."""
     check_world(**locals())
     contexts, perturbations, doses = tuple(contexts), tuple(perturbations), None if doses is None else tuple(doses)
     # Streams of their own, so that the world does not depend on how many cells or donors are drawn from it.
@@ -156,7 +213,7 @@ def simulate(
     truth = {"contexts": np.array(contexts, object), "conditions": np.array(conditions, object), "shares": shares}
     if donors:
         truth |= {"donors": np.array(donors, object), "donor_shifts": shifts}
-    return AnnData(_log_normalised(counts), obs=obs, var=var, layers={"counts": counts}, uns={"truth": truth})
+    return counts, obs, var, truth
 
 
 def _abundance(rng: np.random.Generator, n_genes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -254,13 +311,12 @@ def _draw(
     group: NDArray[np.int64],
     shifts: NDArray[np.float64],
     donor: NDArray[np.int64],
-) -> sparse.csr_matrix:
-    """Draw counts (cells, genes) of cells whose depth, group (context by context) and donor are known."""
+) -> Iterator[sparse.csr_matrix]:
+    """Draw counts (cells, genes), block by block: depth, group (context by context) and donor of a cell are known."""
     by_group = shares.reshape(-1, shares.shape[-1])
     activity = rng.normal(0, _ACTIVITY_SPREAD, (len(group), len(loading)))
     # The mean of a log-normal is above one by this much: taken off, so that the shares stay the truth.
     excess = _ACTIVITY_SPREAD**2 / 2 * (loading**2).sum(axis=0)
-    parts = []
     for start in range(0, len(group), _CHUNK):
         these = slice(start, start + _CHUNK)
         share = by_group[group[these]]
@@ -269,8 +325,7 @@ def _draw(
         mean = depth[these, None] * share * np.exp(activity[these] @ loading - excess)
         # Negative binomial: a Poisson whose rate is gamma distributed.
         rate = rng.standard_gamma(np.broadcast_to(1 / dispersion, mean.shape)) * dispersion * mean
-        parts.append(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
-    return sparse.vstack(parts, format="csr")
+        yield sparse.csr_matrix(rng.poisson(rate).astype(np.float32))
 
 
 def _log_normalised(counts: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -56,6 +56,7 @@ def scorecard(
     intervals: int = 0,
     confidence: float = 0.95,
     seed: int = 0,
+    on_disk: bool | None = None,
 ) -> pd.DataFrame:
     """Score a prediction and show every score between its bounds.
 
@@ -72,6 +73,9 @@ def scorecard(
         Coverage of the intervals.
     seed
         Seeds splits, draws and estimates.
+    on_disk
+        Whether only a sample of each file is read: of a perturbation at most 10,000 cells, of all 100,000, evenly
+        spaced; by default where all would take up much of the memory.
 
     Returns
     -------
@@ -107,7 +111,12 @@ def scorecard(
     by_name = isinstance(truth, Mapping)
     chosen = choose_metrics(profile, metrics, several=by_name or perturbation_key is not None)
     comparisons = read_comparisons(
-        control=control, truth=truth, predicted=predicted, perturbation_key=perturbation_key, seed=seed
+        control=control,
+        truth=truth,
+        predicted=predicted,
+        perturbation_key=perturbation_key,
+        seed=seed,
+        on_disk=on_disk,
     )
     scores, notes = score(comparisons, chosen)
     columns = {"score": scores, **_bounds(comparisons, chosen, mean_response, perturbation_key, seed)}

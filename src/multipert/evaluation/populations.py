@@ -290,7 +290,13 @@ def _origins(names: pd.Index, known: Mapping[object, int]) -> Integers:
 
 
 def read_comparisons(
-    *, control: Source, truth: Sources, predicted: Sources | None, perturbation_key: str | None = None, seed: int = 0
+    *,
+    control: Source,
+    truth: Sources,
+    predicted: Sources | None,
+    perturbation_key: str | None = None,
+    seed: int = 0,
+    on_disk: bool | None = None,
 ) -> dict[str, Comparison]:
     """Read, check and align three sets of cells; one comparison for each perturbation.
 
@@ -304,6 +310,8 @@ def read_comparisons(
         Column of ``obs`` of truth and predicted that names the perturbation; without it all cells are one.
     seed
         Handed to the comparisons.
+    on_disk
+        Whether only a sample of each file is read; by default where all would take up much of the memory.
 
     Returns
     -------
@@ -315,9 +323,9 @@ def read_comparisons(
     InputError
         Cells that cannot be scored (see ``multipert.data.scored_cells``), or perturbations that differ.
     """
-    true_cells = read_scored_cells(truth, "truth", perturbation_key=perturbation_key)
+    true_cells = read_scored_cells(truth, "truth", perturbation_key=perturbation_key, on_disk=on_disk)
     genes = true_cells[0].genes
-    (control_cells,) = read_scored_cells(control, "control", genes=genes)
+    (control_cells,) = read_scored_cells(control, "control", genes=genes, on_disk=on_disk)
     controls = Population(control_cells.X, control_cells.names)
     comparisons = {
         name: Comparison(controls, cells, controls, genes, seed) for name, cells in _populations(true_cells).items()
@@ -325,7 +333,9 @@ def read_comparisons(
     if predicted is None:
         check_same_scale([controls.X], [cells.X for cells in true_cells])
         return comparisons
-    predicted_cells = read_scored_cells(predicted, "predicted", perturbation_key=perturbation_key, genes=genes)
+    predicted_cells = read_scored_cells(
+        predicted, "predicted", perturbation_key=perturbation_key, genes=genes, on_disk=on_disk
+    )
     if perturbation_key is None and not isinstance(truth, Mapping):
         check_one_perturbation(control_cells, true_cells, predicted_cells)
     return _with_prediction(comparisons, predicted_cells, "predicted")

@@ -1,0 +1,134 @@
+"""A million cells on disk: what each command needs, and how fast a fit reads its cells from there.
+
+python -m benchmarks.scale                                     # 1,000,000 x 2,000; needs 2 GB of disk
+python -m benchmarks.scale --cells 50000 --in-memory 25000
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+GENES = 2_000
+CONTEXTS, PERTURBATIONS, HELD_OUT = ("A", "B", "C", "D", "E"), ("alpha", "beta", "gamma"), "E"
+GROUPS = len(CONTEXTS) * (1 + len(PERTURBATIONS))
+EPOCHS = 3
+
+COMMAND = """
+import sys
+import multipert as mp, multipert.data, anndata, h5py, numba, pandas, scanpy, scipy, sklearn, torch, zarr
+from pathlib import Path
+from multipert.cli.app import main
+
+def memory(what):
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+
+Path("/proc/self/clear_refs").write_text("5", "ascii")
+bare = memory("VmRSS")
+try:
+    {work}
+finally:
+    print("MEMORY", bare, memory("VmHWM"), file=sys.stderr)
+"""
+
+
+def step(name: str, work: str, *arguments: str | Path) -> tuple[float, float]:
+    """Do a step in a process of its own; give its seconds, and the most memory it held above the bare import, in MB."""
+    started = time.monotonic()
+    command = [sys.executable, "-c", COMMAND.format(work=work), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    seconds = time.monotonic() - started
+    if done.returncode:
+        sys.exit(f"{name} failed:\n{done.stdout}\n{done.stderr}")
+    bare, peak = map(float, done.stderr.rsplit("MEMORY", 1)[1].split()[:2])
+    print(f"{name:42} {seconds:8.0f} {peak - bare:10.0f}", flush=True)
+    return seconds, peak - bare
+
+
+def command(name: str, *arguments: str | Path) -> tuple[float, float]:
+    """Do a step that is a command."""
+    work = "sys.argv[0] = 'multipert'; main()"
+    return step(name, work, *arguments)
+
+
+def simulate(path: Path, cells: int) -> None:
+    """Write the counts of so many cells."""
+    world = {"n_genes": GENES, "contexts": CONTEXTS, "perturbations": PERTURBATIONS, "counts_per_gene": 0.08}
+    work = f"mp.data.simulate_to({str(path)!r}, cells_per_group={cells // GROUPS}, **{world!r})"
+    step(f"simulate {cells:,} cells", work)
+
+
+def choose(cells: Path, out: Path, condition: str, most: int) -> None:
+    """Write the cells of a condition, of all contexts, to a file of their own, ``most`` of them."""
+    work = (
+        "import numpy as np; from multipert.data.block_writer import write_in_blocks; "
+        "from multipert.data.on_disk import MatrixOnDisk; "
+        f"cells = mp.data.read_cells({str(cells)!r}, on_disk=True); X = MatrixOnDisk(cells.X.group); "
+        f"rows = np.flatnonzero(cells.obs['condition'] == {condition!r}); "
+        f"rows = rows[np.linspace(0, len(rows) - 1, min({most}, len(rows))).astype(int)]\n"
+        f"    with write_in_blocks({str(out)!r}, cells.n_vars) as writer:\n"
+        "        for _, block in X.blocks(rows): writer.append(block)\n"
+        "        writer.finish(cells.obs.iloc[rows], cells.var, cells.uns)"
+    )
+    step(f"take {condition} cells", work)
+
+
+def cells_a_second(run: Path) -> float:
+    """Training cells a second in the epochs of a run, all reading in them and none before."""
+    with (run / "history.csv").open(encoding="utf-8") as table:
+        rows = list(csv.DictReader(table))
+    batch = json.loads((run / "run.json").read_text("utf-8"))["parameters"]["batch_size"]
+    # The first epoch is when code is compiled.
+    steps = int(rows[-1]["steps"]) - int(rows[0]["steps"])
+    return batch * steps / (float(rows[-1]["seconds"]) - float(rows[0]["seconds"]))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=1_000_000)
+    parser.add_argument("--in-memory", type=int, default=100_000, help="cells of the fit in memory beside it")
+    parser.add_argument("--predicted", type=int, default=200_000, help="control cells to predict from, at most")
+    parser.add_argument("--model", default="mtae")
+    parser.add_argument("--folder", type=Path, help="keep the files here, and take what is there already")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        measure(options, options.folder or Path(temporary))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    """Do every step in ``folder``."""
+    keys = ("--perturbation-key", "condition", "--control", "control", "--context-key", "cell_type")
+    fit = ("--model", options.model, "--epochs", str(EPOCHS), "--hold-out", HELD_OUT)
+    print(f"{'':42} {'seconds':>8} {'MB above':>10}")
+    for name, cells in (("large", options.cells), ("small", options.in_memory)):
+        counts, ready = folder / f"{name}.counts.zarr", folder / f"{name}.zarr"
+        if not counts.exists():
+            simulate(counts, cells)
+        if not ready.exists():
+            least = ("--genes", "0", "--min-counts", "1", "--min-genes", "1", "--on-disk")
+            command(f"preprocess {cells:,} cells", "preprocess", counts, "--out", ready, *least)
+    where = (("large", options.cells, "--on-disk"), ("small", options.in_memory, "--in-memory"))
+    for name, cells, place in where:
+        if not (folder / f"{name}.run" / "model.json").exists():
+            said = f"fit {cells:,} cells, {place[2:].replace('-', ' ')}"
+            command(said, "fit", folder / f"{name}.zarr", *keys, *fit, "--out", folder / f"{name}.run", place)
+    for condition in ("control", "alpha"):
+        if not (folder / f"{condition}.zarr").exists():
+            choose(folder / "large.zarr", folder / f"{condition}.zarr", condition, options.predicted)
+    controls, predicted = folder / "control.zarr", folder / "predicted.zarr"
+    asked = ("--cells", controls, "--perturbation", "alpha", "--out", predicted, "--on-disk")
+    command(f"predict {options.predicted:,} cells", "predict", folder / "large.run", *asked)
+    three = ("--control", controls, "--truth", folder / "alpha.zarr", "--predicted", predicted)
+    command("evaluate", "evaluate", *three, "--on-disk")
+    large, small = (cells_a_second(folder / f"{name}.run") for name, *_ in where)
+    print(f"\n{options.model}: {large:,.0f} cells a second on disk, {small:,.0f} in memory: {large / small:.0%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -282,3 +282,19 @@ def test_the_plan_says_how_much_there_is_to_do_and_does_nothing(run: Run, study_
     assert {"mtae", "mtvae", "mean-shift", "bounds"} <= {line.split()[0] for line in printed.splitlines() if line}
     assert "with 2 workers" in printed
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_trial_that_takes_more_memory_than_it_may_is_recorded_as_killed_for_it(run: Run, tmp_path: Path) -> None:
+    world = 'simulate = { n_genes = 2000, contexts = ["A", "B"], perturbations = ["alpha"], cells_per_group = 20 }'
+    study = f'models = ["mean-shift"]\nmetrics = ["mse"]\n[[datasets]]\nname = "made"\nheld_out = ["B"]\n{world}\n'
+    (tmp_path / "study.toml").write_text(study)
+    command = ("benchmark", tmp_path / "study.toml", "--out", tmp_path / "out")
+
+    code, _, said = run(*command, "--workers", "2", "--memory", "290MiB")  # less than to import torch takes
+
+    assert code == 1, said
+    (trial,) = load_results(tmp_path / "out").trials
+    assert trial.status == "failed"
+    assert "killed for memory" in trial.error
+    assert run(*command, "--workers", "2", "--memory", "4GiB", "--retry-failed")[0] == 0

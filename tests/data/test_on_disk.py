@@ -137,3 +137,77 @@ def test_models_learn_from_disk_what_they_learn_in_memory(name: str, cells: AnnD
         assert np.isfinite(found).all()
     else:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_counts_on_disk_are_preprocessed_into_what_they_become_in_memory(
+    cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multipert.data.on_disk.BLOCK", 300)
+    counts = AnnData(cells.layers["counts"], obs=cells.obs, var=cells.var)
+    options = {"min_counts": 30, "min_genes": 5, "n_top_genes": 20}
+    mp.data.write_cells(counts, tmp_path / "counts.zarr")
+    expected = mp.preprocess(counts, **options)
+
+    for name in ("out.zarr", "out.h5ad"):
+        stored = mp.data.read_cells(tmp_path / "counts.zarr", on_disk=True)
+        done = mp.data.preprocess_to(tmp_path / name, stored, on_disk=True, **options)
+        found = mp.data.read_cells(tmp_path / name)
+
+        assert list(found.obs_names) == list(expected.obs_names)
+        assert list(found.var_names) == list(expected.var_names)
+        np.testing.assert_array_equal(found.X.toarray(), expected.X.toarray())
+        np.testing.assert_array_equal(found.layers["counts"].toarray(), expected.layers["counts"].toarray())
+        for kept in (done, found.uns["multipert_preprocessing"]):
+            assert kept["target_sum"] == expected.uns["multipert_preprocessing"]["target_sum"]
+            assert kept["steps"].equals(expected.uns["multipert_preprocessing"]["steps"])
+        data = mp.PerturbationData.from_anndata(tmp_path / name, **KNOWN, counts_layer="counts", on_disk=True)
+        assert data.fingerprint == mp.PerturbationData.from_anndata(expected, **KNOWN).fingerprint
+
+
+@pytest.mark.parametrize("name", ["world.h5ad", "world.zarr"])
+def test_simulated_counts_are_written_as_they_are_drawn(name: str, tmp_path: Path) -> None:
+    world = {"n_genes": 40, "contexts": ("A", "B"), "perturbations": ("alpha",), "cells_per_group": 300, "seed": 5}
+    assert mp.data.simulate_to(tmp_path / name, **world) == 1200
+    found, expected = mp.data.read_cells(tmp_path / name), mp.simulate(**world)
+    np.testing.assert_array_equal(found.X.toarray(), expected.layers["counts"].toarray())
+    assert found.obs["condition"].tolist() == expected.obs["condition"].tolist()
+    np.testing.assert_array_equal(found.uns["truth"]["shares"], expected.uns["truth"]["shares"])
+
+
+def test_of_files_on_disk_a_sample_is_scored_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adata = mp.simulate(n_genes=60, contexts=("A",), perturbations=("alpha", "beta"), cells_per_group=60)
+    control = adata[adata.obs["condition"] == "control"].copy()
+    truth = adata[adata.obs["condition"] != "control"].copy()
+    files = {"control": control, "truth": truth, "predicted": truth}
+    for name, cells in files.items():
+        mp.data.write_cells(cells, tmp_path / f"{name}.zarr")
+    paths = {name: tmp_path / f"{name}.zarr" for name in files}
+    chosen = {"perturbation_key": "condition", "metrics": ["edist", "mse", "pearson_delta"]}
+
+    whole = mp.evaluation.scorecard(**paths, **chosen, on_disk=True)
+    monkeypatch.setattr(on_disk, "SCORED", 30)
+    with pytest.warns(mp.errors.InputWarning, match="of the true cells, 120, 60 stand for all, evenly spaced"):
+        sample = mp.evaluation.scorecard(**paths, **chosen, on_disk=True)
+
+    np.testing.assert_allclose(whole["score"], mp.evaluation.scorecard(**files, **chosen)["score"], atol=1e-6)
+    assert (sample["score"].xs("mse", level="metric") == 0).all()
+
+
+def test_examples_on_disk_are_mixed_in_blocks_and_all_come_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multipert.training import Examples
+
+    class Stored:
+        shape = (1000, 3)
+
+    monkeypatch.setattr("multipert.training.examples.BLOCK", 10)
+    monkeypatch.setattr("multipert.training.examples.FETCHED", 200)
+    rows = np.random.default_rng(0).permutation(np.arange(0, 2000, 2))
+    examples = Examples(Stored(), {"x": rows}, {})  # type: ignore[arg-type]
+
+    order = examples.shuffled(np.random.default_rng(1))
+
+    assert sorted(order) == list(range(1000))
+    together = np.unique(rows[order[:200]] // 20)
+    assert len(together) == 20  # whole blocks
+    assert (np.diff(rows[order[:200]]) > 0).mean() < 0.7  # mixed among each other
+    assert (np.diff(examples.in_file_order.cells["x"]) > 0).all()

@@ -51,7 +51,7 @@ def prepare(dataset: StudyDataset, content: str, held_out: HeldOut | None) -> Pe
     if place not in _prepared:
         while len(_prepared) >= KEPT:
             del _prepared[next(iter(_prepared))]
-        _prepared[place] = PerturbationData.read(_cells(dataset, chosen_on), dataset.keys)
+        _prepared[place] = PerturbationData.read(_cells(dataset, chosen_on), dataset.keys, on_disk=dataset.on_disk)
     return _prepared[place]
 
 
@@ -60,7 +60,7 @@ def _cells(dataset: StudyDataset, chosen_on: HeldOut | None) -> AnnData:
         cells = simulate(**dataset.simulated)
     else:
         assert dataset.path is not None
-        cells = read_cells(dataset.path)
+        cells = read_cells(dataset.path, on_disk=dataset.on_disk if dataset.preprocessing is None else False)
     for context in dataset.withheld:  # not even checked
         cells = cells[training_mask(cells, dataset.keys, HeldOut("context", context=context))].copy()
     if dataset.preprocessing is None:

@@ -50,6 +50,7 @@ def run_study(
     workers: int = 1,
     scheduler: str | None = None,
     retry_failed: bool = False,
+    memory: str | None = None,
 ) -> bool:
     """Do what is missing of a study, and write its tables.
 
@@ -65,6 +66,9 @@ def run_study(
         Address of a Dask scheduler, whose workers do the work in place of this machine.
     retry_failed
         Whether trials that failed are run again.
+    memory
+        The most memory of each process on this machine, such as ``"1.5GiB"``. One that takes more is ended; its work is
+        tried once more, and then recorded as failed, killed for memory.
 
     Returns
     -------
@@ -80,16 +84,18 @@ def run_study(
     """
     plan.write(folder)
     with only_writer(folder):
-        return _run_missing(plan, folder, workers, scheduler, retry_failed)
+        return _run_missing(plan, folder, workers, scheduler, retry_failed, memory)
 
 
-def _run_missing(plan: Plan, folder: Path, workers: int, scheduler: str | None, retry_failed: bool) -> bool:
+def _run_missing(
+    plan: Plan, folder: Path, workers: int, scheduler: str | None, retry_failed: bool, memory: str | None
+) -> bool:
     _sweep(folder)
     jobs = plan.missing(folder, retry_failed=retry_failed)
     trials = sum(isinstance(job, TrialJob) for job in jobs)
     try:
         with (
-            _engine(workers, scheduler, jobs) as (run, at_once),
+            _engine(workers, scheduler, jobs, memory) as (run, at_once),
             BenchmarkProgress(len(jobs), trials, at_once) as shown,
         ):
             for job, record, problem in run(jobs):
@@ -106,13 +112,13 @@ def _run_missing(plan: Plan, folder: Path, workers: int, scheduler: str | None, 
 
 @contextmanager
 def _engine(
-    workers: int, scheduler: str | None, jobs: Sequence[Job]
+    workers: int, scheduler: str | None, jobs: Sequence[Job], memory: str | None
 ) -> Iterator[tuple[Callable[[Sequence[Job]], Iterator[Ended[Job]]], int]]:
     """The way to run jobs, and how many run at a time."""
-    if not jobs or (scheduler is None and workers == 1):
+    if not jobs or (scheduler is None and workers == 1 and memory is None):
         yield _here, 1
         return
-    with _cluster(workers, scheduler) as client:
+    with _cluster(workers, scheduler, memory) as client:
         at_once = len(client.nthreads())
         gpus = 0 if scheduler is not None else _gpus(jobs)
         yield (lambda jobs: spread(client, grouped(jobs, _worth) if gpus else ([job] for job in jobs), gpus)), at_once
@@ -170,7 +176,7 @@ def _worth(trial: FitJob) -> int:
 
 
 @contextmanager
-def _cluster(workers: int, scheduler: str | None) -> Iterator["Client"]:
+def _cluster(workers: int, scheduler: str | None, memory: str | None = None) -> Iterator["Client"]:
     """Dask workers: at an address, or started on this machine."""
     import dask
     from distributed import Client, LocalCluster
@@ -192,12 +198,17 @@ def _cluster(workers: int, scheduler: str | None) -> Iterator["Client"]:
     # The arithmetic's threads are set before a worker starts, or the libraries would each take all processors.
     environment = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     environment |= WAITING
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": environment}):
+    settings: dict[str, Any] = {"distributed.nanny.pre-spawn-environ": environment}
+    if memory is not None:
+        # A worker is ended when it takes too much; until then it is let be.
+        settings |= {f"distributed.worker.memory.{at}": False for at in ("target", "spill", "pause")}
+        settings["distributed.scheduler.allowed-failures"] = 1
+    with dask.config.set(settings):
         with _deaf_to_ctrl_c():
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
-                memory_limit=0,
+                memory_limit=memory or 0,
                 dashboard_address="127.0.0.1:0",  # any free port: with none named, two studies at once quarrel over one
                 silence_logs=logging.CRITICAL,
             )
@@ -260,10 +271,26 @@ def spread(
         except Exception as error:  # a worker died every time, or the cluster is gone
             if client.status != "running":
                 raise InputError("the Dask scheduler is gone: the same command goes on from here") from error
-            yield from (_failure(job, error) for job in group)
+            yield from (_failure(job, _cause(client, error)) for job in group)
         more = submit(islice(coming, 1))
         pending |= more
         ended.update(more)
+
+
+def _cause(client: "Client", error: Exception) -> Exception:
+    """What a worker died of, where its nanny says that it took too much memory."""
+    from distributed.scheduler import KilledWorker
+
+    if not isinstance(error, KilledWorker):
+        return error
+    ended = {event["worker"]: event["rss"] for _, event in client.get_events("worker-restart-memory")}
+    if error.last_worker.address not in ended:
+        return error
+    held = ended[error.last_worker.address] / 2**30
+    return MemoryError(
+        f"killed for memory: its process held {held:.1f} GiB, near all that it may; give workers more, or leave cells "
+        "on disk (on_disk = true in the study)"
+    )
 
 
 def attempt_on_worker(jobs: Sequence[W], gpus: int) -> list[Ended[W]]:

@@ -91,14 +91,17 @@ class HeldOutCells:
     ) -> "HeldOutCells":
         """Take the cells that a rule tests on, and the control cells of the same context and covariate level.
 
-        Perturbations of which there are none are left out.
+        Perturbations of which there are none are left out; of cells on disk, those that stand for each group
+        (:meth:`PerturbationData.sample`).
         """
         tested = np.flatnonzero(rule.masks(data)[0])
         rows = {name: np.intersect1d(tested, data.rows(condition=name)) for name in perturbations}
         controls = data.rows(condition=data.control, context=rule.context, covariate=rule.covariate)
-        truth = {name: data.to_anndata(found) for name, found in rows.items() if len(found)}
+        truth = {name: data.to_anndata(data.sample(found)) for name, found in rows.items() if len(found)}
         layer = data.keys.counts_layer
-        return cls(dataset, str(rule.label), data.control, data.to_anndata(controls), truth, metrics, layer)
+        return cls(
+            dataset, str(rule.label), data.control, data.to_anndata(data.sample(controls)), truth, metrics, layer
+        )
 
     def reference(self, data: PerturbationData, split: Split) -> Reference:
         """Measure what they say of themselves: the bounds of every score, which metrics can tell, and their looks.

@@ -63,6 +63,8 @@ class StudyDataset:
         What models are told of perturbations.
     published
         Which published table stands beside it, if any.
+    on_disk
+        Whether expression stays in its file; none for where it is large.
     withheld
         Contexts whose perturbed cells are put away before anything is made of the file.
     """
@@ -78,6 +80,7 @@ class StudyDataset:
     published: str | None
     unseen: Unseen = field(default_factory=Unseen)
     features: FeatureSource | None = None
+    on_disk: bool | None = None
     withheld: tuple[str, ...] = ()
 
 
@@ -209,7 +212,15 @@ _KEYS: Mapping[str, Any] = dict.fromkeys(inspect.signature(Keys).parameters, str
     ("context_key", "covariate_key"), str | Sequence[str]
 )
 _SCORED: Mapping[str, Any] = {"held_out": Sequence[str], "perturbations": Sequence[str]}
-_CELLS: Mapping[str, Any] = {"name": str, "path": str, **_KEYS, "preprocess": Mapping[str, Any], **_SCORED, **UNSEEN}
+_CELLS: Mapping[str, Any] = {
+    "name": str,
+    "path": str,
+    "on_disk": bool,
+    **_KEYS,
+    "preprocess": Mapping[str, Any],
+    **_SCORED,
+    **UNSEEN,
+}
 _SIMULATED: Mapping[str, Any] = {"name": str, "simulate": Mapping[str, Any], **_SCORED, **UNSEEN}
 _MODEL: Mapping[str, Any] = {"name": str, "preset": str, "label": str}
 _PARAMETER = bool | int | float | str | Sequence[int | float]
@@ -381,11 +392,17 @@ def _read_from(
             "layer of counts as layer inside preprocess",
             "layer",
         )
+    on_disk = table.values.get("on_disk")
+    if on_disk and preprocessing is not None:
+        raise table.error(
+            "cells on disk are read as they are, and preprocess makes others of them: write these with `multipert "
+            "preprocess COUNTS --on-disk --out CELLS.zarr`, and give the study that file",
+            "on_disk",
+        )
     with table.blame():
         resolved = Keys(**keys)
-    return StudyDataset(
-        table.values["name"], source, path, None, resolved, preprocessing, **_scored(table, folder), published=published
-    )
+    told = {**_scored(table, folder), "published": published, "on_disk": on_disk}
+    return StudyDataset(table.values["name"], source, path, None, resolved, preprocessing, **told)
 
 
 def _simulated(table: Table, folder: Path) -> StudyDataset:

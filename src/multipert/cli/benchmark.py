@@ -21,6 +21,14 @@ def benchmark(
         str | None,
         typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do the work, such as tcp://node7:8786."),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIMIT",
+            help="The most memory of each process, such as 1.5GiB: a trial that takes more is tried again once, then "
+            "recorded as killed for memory.",
+        ),
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
@@ -29,6 +37,8 @@ def benchmark(
 
     if scheduler is not None and workers != 1:
         raise typer.BadParameter("--workers are processes on this machine; a cluster brings its own: give one of them")
+    if memory is not None:
+        _check_memory(memory, scheduler)
     asked = plan_study(read_study(study), device=device, announce=lambda line: print(line, file=sys.stderr))
     missing = asked.missing(out, retry_failed=retry_failed)
     trials = asked.trials
@@ -41,7 +51,7 @@ def benchmark(
         _print_estimate(estimate_costs(missing), workers)
         return
     try:
-        complete = run_study(asked, out, workers=workers, scheduler=scheduler, retry_failed=retry_failed)
+        complete = run_study(asked, out, workers=workers, scheduler=scheduler, retry_failed=retry_failed, memory=memory)
     except KeyboardInterrupt:
         print(f"\nstopped; what is done is in {out}: the same command goes on from there.", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -49,6 +59,19 @@ def benchmark(
     if not complete:
         print("some trials failed: `multipert report` says why, --retry-failed runs them again", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _check_memory(limit: str, scheduler: str | None) -> None:
+    from dask.utils import parse_bytes
+
+    if scheduler is not None:
+        raise typer.BadParameter("--memory is of processes on this machine; the workers of a cluster bring their own")
+    try:
+        if parse_bytes(limit) > 0:
+            return
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"--memory takes an amount such as 1.5GiB, not {limit!r}")
 
 
 def _print_estimate(costs: "dict[str, Cost]", workers: int) -> None:

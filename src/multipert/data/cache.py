@@ -16,6 +16,7 @@ from multipert.data.conditions import read_conditions
 from multipert.data.downloads import download, no_room
 from multipert.data.expression import take_expression
 from multipert.data.files import atomic_path, read_cells, write_cells, write_text
+from multipert.data.hdf5_check import check_hdf5
 from multipert.errors import InputError
 
 
@@ -232,6 +233,7 @@ def _read(one: Dataset, files: Sequence[Path]) -> AnnData:
 def _opened(file: Path) -> AnnData:
     """All but the expression, where the file lets it be."""
     try:
+        check_hdf5(file)
         return anndata.read_h5ad(file, backed="r")
     except Exception:  # an old layout, which can be read only whole, or a fault, which reading whole puts into words
         return read_cells(file)

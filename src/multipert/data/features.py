@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from multipert.data.hdf5_check import check_hdf5
 from multipert.data.splits import members_at
 from multipert.data.suggestions import did_you_mean, some
 from multipert.errors import InputError
@@ -291,6 +292,7 @@ def _read_table(path: str, source: Source) -> PerturbationFeatures:
             import anndata
 
             file, _, key = path.rpartition(":")
+            check_hdf5(Path(file))
             cells = anndata.read_h5ad(file, backed="r")
             if key not in cells.varm:
                 raise InputError(f"{file} has no varm[{key!r}]; {did_you_mean(key, cells.varm)}")

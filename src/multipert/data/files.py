@@ -19,7 +19,7 @@ from anndata import AnnData
 from pandas.api.types import is_scalar
 
 from multipert.data.expression import check_format
-from multipert.data.hdf5_check import survives
+from multipert.data.hdf5_check import check_hdf5
 from multipert.errors import InputError, is_disk_full
 
 ENDINGS = (".h5ad", ".zarr")
@@ -63,8 +63,8 @@ def read_cells(path: str | Path, *, on_disk: bool | None = False) -> AnnData:
         with warnings.catch_warnings():
             # Repeated cell names are allowed, and repeated gene names are refused where they matter.
             warnings.filterwarnings("ignore", message=".*names are not unique")
-            if not is_zarr and not survives(path):
-                raise InputError(f"{path} is truncated or damaged: copy or download it again")
+            if not is_zarr:
+                check_hdf5(path)
             _check_named(path, is_zarr)
             adata = None if on_disk is False else _opened(path, is_zarr, on_disk)
             if adata is None:

@@ -21,14 +21,22 @@ _AT_ONCE = 100_000
 """Texts that are read at once: an array may say to hold more than there is memory."""
 
 
-def survives(path: Path) -> bool:
-    """Whether an HDF5 file can be read without harm, if only to find that it is damaged.
+def check_hdf5(path: Path) -> None:
+    """Refuse an HDF5 file that cannot be read without harm, if only to find that it is damaged.
 
     All that describes the arrays is read, where their parts lie, and every text; of numbers, which cannot point
     anywhere, the first. A file that has not changed since is not read again.
+
+    Raises
+    ------
+    InputError
+        The library crashed, or took too long.
     """
+    from multipert.errors import InputError  # the process that only reads need not know the package
+
     state = path.stat()
-    return _survives(path, state.st_ino, state.st_size, state.st_mtime_ns)
+    if not _survives(path, state.st_ino, state.st_size, state.st_mtime_ns):
+        raise InputError(f"{path} is truncated or damaged: copy or download it again")
 
 
 @cache

@@ -132,6 +132,7 @@ class _Search:
 
     def __init__(self, plan: SearchPlan, study: "optuna.Study", trials: int, device: str) -> None:
         self.plan, self.study, self.trials, self.device = plan, study, trials, device
+        self._asked: dict[int, Any] = {}  # by number, trials as Optuna has them
         if not study.get_trials(deepcopy=False):
             begun = plan.parameters
             study.enqueue_trial(
@@ -172,11 +173,10 @@ class _Search:
         """Keep how a trial went."""
         import optuna
 
-        number = made.number
-        trial = optuna.trial.Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+        trial = self._asked.pop(made.number)
         if outcome is None:
             trial.set_user_attr("problem", problem)
-            self.study.tell(number, state=optuna.trial.TrialState.FAIL)
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
         for step, value in outcome.steps.items():
             trial.report(value, step)
@@ -193,9 +193,9 @@ class _Search:
         for name, one in told.items():
             trial.set_user_attr(name, one)
         if outcome.stopped:
-            self.study.tell(number, state=optuna.trial.TrialState.PRUNED)
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
-            self.study.tell(number, fmean(values))
+            self.study.tell(trial, fmean(values))
 
     def _seed(self, number: int) -> None:
         from optuna.samplers import TPESampler
@@ -209,6 +209,7 @@ class _Search:
         import optuna
 
         values = {name: _suggest(trial, name, space) for name, space in self.plan.space.items()}
+        self._asked[trial.number] = trial
         asked = self.plan.model
         done = self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
         return SearchTrial(

@@ -232,8 +232,9 @@ def write_tables_of_search(results: SearchResults, folder: Path) -> None:
 def preset_text(results: SearchResults) -> str:
     """The best values as a preset file."""
     about, best, begun = results.about, results.best, results.start
+    ended = int((results.trials["state"] != "unfinished").sum())
     lines = [
-        f"# The best of {len(results.trials)} trials, number {best['trial']}, by {about['objective']} over",
+        f"# The best of {ended} trials, number {best['trial']}, by {about['objective']} over",
         f"# {', '.join(results.contexts)}: {best['value']:.4g}; what it began with: {begun['value']:.4g}.",
         *(f"# Never seen: the responses of {', '.join(held)} in {name}." for name, held in about["held_out"].items()),
         f"[{about['model']}]",

@@ -127,15 +127,19 @@ def _engine(
 @contextmanager
 def engine_on_demand(
     workers: int, scheduler: str | None, device: str
-) -> Iterator[tuple[Callable[[Iterator[W]], Iterator[Ended[W]]], int]]:
-    """The way to run work that is thought of only when there is room for it, and how much runs at a time."""
+) -> Iterator[Callable[[Iterator[W]], Iterator[Ended[W]]]]:
+    """The way to run work that is thought of only when there is room for it."""
     if scheduler is None and workers == 1:
-        yield (lambda work: map(attempt, work)), 1
+        yield lambda work: map(attempt, work)
         return
     with _cluster(workers, scheduler) as client:
-        at_once = len(client.nthreads())
         gpus = _here_gpus() if scheduler is None and device in ANY_GPU else 0
-        yield (lambda work: spread(client, ([one] for one in work), gpus, at_once)), at_once
+        waiting = int(scheduler is not None)  # one piece, from which a cluster that adapts knows that it is to grow
+
+        def at_once() -> int:
+            return len(client.nthreads()) + waiting
+
+        yield lambda work: spread(client, ([one] for one in work), gpus, at_once)
 
 
 def _here(jobs: Sequence[Job]) -> Iterator[Ended[Job]]:
@@ -249,21 +253,27 @@ def _here_gpus() -> int:
 
 
 def spread(
-    client: "Client", groups: Iterable[Sequence[W]], gpus: int, at_once: int | None = None
+    client: "Client", groups: Iterable[Sequence[W]], gpus: int, at_once: Callable[[], int] | None = None
 ) -> Iterator[Ended[W]]:
     """Run work on a cluster, each group on one worker; that of a worker that dies runs again on another.
 
-    With ``at_once``, no more groups than that are taken at a time: each further one once another has ended.
+    With ``at_once``, no more groups than it says are taken at a time: further ones once others have ended.
     """
     from distributed import as_completed
 
     coming = iter(groups)
+    pending: dict[Any, Sequence[W]] = {}
 
-    def submit(groups: Iterable[Sequence[W]]) -> dict[Any, Sequence[W]]:
-        return {client.submit(attempt_on_worker, one, gpus, key=one[0].file, pure=False): one for one in groups}
+    def submit() -> list[Any]:
+        room = None if at_once is None else max(not pending, at_once() - len(pending))
+        more = {
+            client.submit(attempt_on_worker, group, gpus, key=group[0].file, pure=False): group
+            for group in islice(coming, room)
+        }
+        pending.update(more)
+        return list(more)
 
-    pending = submit(islice(coming, at_once))
-    ended = as_completed(pending)
+    ended = as_completed(submit())
     for future in ended:
         group = pending.pop(future)
         try:
@@ -272,9 +282,7 @@ def spread(
             if client.status != "running":
                 raise InputError("the Dask scheduler is gone: the same command goes on from here") from error
             yield from (_failure(job, _cause(client, error)) for job in group)
-        more = submit(islice(coming, 1))
-        pending |= more
-        ended.update(more)
+        ended.update(submit())
 
 
 def _cause(client: "Client", error: Exception) -> Exception:

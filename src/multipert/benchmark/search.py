@@ -112,10 +112,7 @@ def run_search(
         mend_journal(folder)
         search = _Search(plan, open_journal(folder, begin=True), trials, device)
         if search.left:
-            with (
-                engine_on_demand(workers, scheduler, device) as (run, at_once),
-                _SearchProgress(search, at_once) as shown,
-            ):
+            with engine_on_demand(workers, scheduler, device) as run, _SearchProgress(search) as shown:
                 for trial, outcome, problem in run(search.coming()):
                     search.tell(trial, outcome, problem)
                     shown.ended(trial, outcome, problem)
@@ -234,8 +231,8 @@ def _suggest(trial: "optuna.Trial", name: str, space: Range | tuple[Any, ...]) -
 class _SearchProgress:
     """Says how each trial went, how good the best is, and how long the rest may take."""
 
-    def __init__(self, search: _Search, at_once: int) -> None:
-        self.search, self.at_once = search, at_once
+    def __init__(self, search: _Search) -> None:
+        self.search = search
         self.begun, self.started = len(search.ended), time.monotonic()
         values = (trial.value for trial in search.ended if trial.state.name == "COMPLETE" and trial.value is not None)
         self.best: float | None = max(values, default=None)

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from anndata import AnnData
 
 from multipert.benchmark.study import StudyDataset
 from multipert.data import HeldOut, PerturbationData, content_of, preprocess, read_cells, simulate, training_mask
+from multipert.data.on_disk import is_backed, take_rows
 
 KEPT = 2
 """Prepared data sets that a process keeps: trials come sorted, so more would only take memory."""
@@ -61,10 +63,17 @@ def _cells(dataset: StudyDataset, chosen_on: HeldOut | None) -> AnnData:
     else:
         assert dataset.path is not None
         cells = read_cells(dataset.path, on_disk=dataset.on_disk if dataset.preprocessing is None else False)
-    for context in dataset.withheld:  # not even checked
-        cells = cells[training_mask(cells, dataset.keys, HeldOut("context", context=context))].copy()
+    if dataset.withheld:
+        cells = _put_away(cells, dataset)
     if dataset.preprocessing is None:
         return cells
     values: Mapping[str, Any] = {name: value for name, value in dataset.preprocessing.items() if name != "choose_on"}
     mask = None if chosen_on is None else training_mask(cells, dataset.keys, chosen_on)
     return preprocess(cells, **values, choose_on=mask)
+
+
+def _put_away(cells: AnnData, dataset: StudyDataset) -> AnnData:
+    """The cells, in memory, without those that are withheld, which are not even checked."""
+    rules = (HeldOut("context", context=context) for context in dataset.withheld)
+    kept = np.logical_and.reduce([training_mask(cells, dataset.keys, rule) for rule in rules])
+    return take_rows(cells, np.flatnonzero(kept)) if is_backed(cells) else cells[kept].copy()

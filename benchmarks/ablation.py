@@ -4,11 +4,12 @@ python -m benchmarks.ablation
 
 Every context is left out in turn and its mean predicted from the others. Printed is the squared error over that of no
 change, sampling noise of the truth taken off both, summed over contexts and perturbations: for the baseline ``linear``,
-for all parts, without the correction by trees, and without that and some of the terms too.
+for all parts, without the correction by trees, without that and some of the terms too, and without trees but with a
+term that was tried and is not kept.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from unittest.mock import patch
 
 import numpy as np
@@ -19,7 +20,7 @@ import multipert as mp
 from benchmarks.split import DATA
 from multipert.models import correction, transfer
 from multipert.models.mtcell import MTCell
-from multipert.models.transfer import PRIOR, Contexts, ridge_weights, terms
+from multipert.models.transfer import OF_NOISE, PRIOR, Contexts, ridge_weights, softmax_weights, terms
 from multipert.process import own_process
 
 Doubles = npt.NDArray[np.float64]
@@ -42,16 +43,44 @@ def contexts_of(data: mp.PerturbationData) -> list[Contexts]:
     return [model._contexts("mean", condition, contexts) for condition, contexts in seen if len(contexts) > 1]
 
 
-def error(everywhere: Sequence[Contexts], missing: Sequence[str], *, corrected: bool) -> float:
-    """Relative squared error without some of the terms."""
+def low_rank(guesses: Doubles, control: Doubles, others: Contexts) -> Doubles:
+    """The shift of similar contexts, of which only what genes do together is kept (singular values beyond noise)."""
+    shifts, noise = others.perturbed - others.control, others.perturbed_noise + others.control_noise
+    scale = np.sqrt(noise.mean(axis=0) + 1e-6)
+    left, sizes, right = np.linalg.svd(shifts / scale, full_matrices=False)
+    by_chance = np.sqrt(shifts.shape[0]) + np.sqrt(shifts.shape[1])
+    kept = sizes * np.maximum(1 - (by_chance / np.maximum(sizes, 1e-12)) ** 2, 0)
+    shift: Doubles = softmax_weights(control, others.control, 10.0) @ (left * kept) @ right * scale
+    return shift
+
+
+def strong_nearest(guesses: Doubles, control: Doubles, others: Contexts) -> Doubles:
+    """What responds strongly in the nearest context does so here (see the term *strong*)."""
+    shift = guesses[:, list(PRIOR).index("nearest")]
+    square = shift**2
+    strong: Doubles = shift * square / np.maximum(square + square @ square / max(square.sum(), 1e-300), 1e-300)
+    return strong
+
+
+Tried = Callable[[Doubles, Doubles, Contexts], Doubles]
+TRIED: Mapping[str, Tried] = {"low rank": low_rank, "strong, nearest": strong_nearest}
+"""Terms that are not kept: from the terms' guesses, control means and the other contexts to another guess, (genes,)."""
+
+
+def error(
+    everywhere: Sequence[Contexts], missing: Sequence[str] = (), *, corrected: bool = False, more: Tried | None = None
+) -> float:
+    """Relative squared error without some of the terms, or with one more."""
+    tried = [] if more is None else [more]
     kept = np.array([name not in missing for name in PRIOR])
+    prior, of_noise = PRIOR | {one.__name__: 0.0 for one in tried}, np.append(OF_NOISE, [False] * len(tried))
 
     def some(control: Doubles, noise: Doubles, others: Contexts) -> Doubles:
         left: Doubles = terms(control, noise, others) * kept
-        return left
+        return np.column_stack([left, *(one(left, control, others) for one in tried)])
 
     missed = response = 0.0
-    with patch.object(transfer, "terms", some):
+    with patch.multiple(transfer, terms=some, PRIOR=prior, OF_NOISE=of_noise.astype(bool)):
         for left_out in range(max(map(len, everywhere))):
             training = [contexts.without(left_out) for contexts in everywhere]
             known = [transfer.leave_each_out(others) for others in training]
@@ -96,9 +125,9 @@ def main() -> None:
     rows = {}
     for name in options.data:
         everywhere = contexts_of(DATA[name]())
-        found = {"linear": linear(everywhere), "all": error(everywhere, (), corrected=True)}
-        without = {f"- {what}": error(everywhere, names, corrected=False) for what, names in LEFT_OUT.items()}
-        rows[name] = found | without
+        found = {"linear": linear(everywhere), "all": error(everywhere, corrected=True)}
+        without = {f"- {what}": error(everywhere, names) for what, names in LEFT_OUT.items()}
+        rows[name] = found | without | {f"+ {what}": error(everywhere, more=one) for what, one in TRIED.items()}
         print(f"{name}: {found['all']:.3f}", flush=True)
     with pd.option_context("display.width", 200, "display.max_columns", 40):
         print(pd.DataFrame(rows).round(3).to_string())

@@ -25,12 +25,12 @@ import numpy.typing as npt
 
 from multipert.errors import InputError
 from multipert.models.base import Answer, Model, Question
-from multipert.models.baselines import mean_shifts
-from multipert.models.cells import ENOUGH, LEVELS, Marginals, move, positive_quantiles
+from multipert.models.cells import ENOUGH, LEVELS, Marginals, move
 from multipert.models.correction import DEPTH, Trees, correct, features
 from multipert.models.effects import kind_among, put_together, without_noise
 from multipert.models.explanation import LEVEL, MeanResponse
 from multipert.models.familiarity import FAR, described
+from multipert.models.moments import Moments, gene_moments, moments, sampling_variance
 from multipert.models.posterior import (
     KNOTS,
     Experience,
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from multipert.training import TrainerConfig
 
 Rows = npt.NDArray[np.int64]
-Moments = dict[str, Doubles]
 
 
 @register
@@ -167,7 +166,7 @@ class MTCell(Model):
         """The weights, (conditions, conditions), by which shifts in a context lose their noise."""
         seen = {what: self.learnt_[what][conditions, context].astype(np.float64) for what in ("mean", "variance")}
         n_cells = self.learnt_["cells"][conditions, context, None]
-        return without_noise(seen["mean"] - self.learnt_["mean"][0, context], _noise(seen, "mean", n_cells))
+        return without_noise(seen["mean"] - self.learnt_["mean"][0, context], sampling_variance(seen, "mean", n_cells))
 
     def _fill(self, condition: int, context: int, parts: Rows, weights: Doubles) -> None:
         """Write down a perturbation in a context as the weighted sum of the shifts of others there."""
@@ -198,8 +197,8 @@ class MTCell(Model):
             cells = np.flatnonzero(question.groups == group)
             X = question.X[cells]
             place = question.contexts[group] if question.contexts else None
-            control = _moments(X)
-            far = max(self.controls_.distance(control["mean"], _noise(control, "mean", len(cells))), FAR)
+            control = moments(X)
+            far = max(self.controls_.distance(control["mean"], sampling_variance(control, "mean", len(cells))), FAR)
             if far > FAR:
                 notes.append(f"{described(far)}: the response is scaled by {FAR / far:.2f}")
             means, shares = (
@@ -222,7 +221,9 @@ class MTCell(Model):
         if n_cells == 0:
             unknown = np.full(len(self.metadata_.genes), np.nan)
             return MeanResponse(unknown, unknown)
-        held_back = FAR / max(self.controls_.distance(control["mean"], _noise(control, "mean", n_cells)), FAR)
+        held_back = FAR / max(
+            self.controls_.distance(control["mean"], sampling_variance(control, "mean", n_cells)), FAR
+        )
         place = self.metadata_.contexts[context]
         means, variances = self._carry("mean", control, n_cells, condition, place, None, held_back)
         width = half_width(variances, int(self.learnt_["mean_left_out"][condition]), LEVEL)
@@ -244,7 +245,7 @@ class MTCell(Model):
         """
         contexts = self._seen(condition)
         own = np.array([self.metadata_.contexts[k] == place for k in contexts])
-        everywhere, noise = self._contexts(what, condition, contexts), _noise(control, what, n_cells)
+        everywhere, noise = self._contexts(what, condition, contexts), sampling_variance(control, what, n_cells)
         shift, variances = np.zeros_like(noise), np.full_like(noise, np.inf)
         if own.any() and condition in self.learnt_["unseen"]:
             # Elsewhere it was put together of the same others: these contexts add nothing.
@@ -266,10 +267,10 @@ class MTCell(Model):
             # What putting together errs by is the same in all contexts: they do not tell of it.
             variances = variances + self.learnt_["unseen_squares"][self.learnt_["unseen"] == condition][0]
         if pilot is not None and pilot.shape[0] > 0:
-            found = _moments(pilot)
+            found = moments(pilot)
             weights = softmax_weights(control["mean"], self._of("mean", 0, contexts), 10.0)
-            spread = weights @ _noise({w: self._of(w, condition, contexts) for w in found}, what, 2)
-            heard = pilot_noise(_noise(found, what, 2), spread, pilot.shape[0])
+            spread = weights @ sampling_variance({w: self._of(w, condition, contexts) for w in found}, what, 2)
+            heard = pilot_noise(sampling_variance(found, what, 2), spread, pilot.shape[0])
             shift, variances = update(shift, variances, found[what] - control[what], heard)
         return np.maximum(control[what] + shift, 0), variances
 
@@ -329,7 +330,7 @@ class MTCell(Model):
         for c in (0, condition):
             known = {name: self._of(name, c, contexts) for name in ("mean", "variance", "share")}
             values.append(known[what])
-            noise.append(_noise(known, what, self.learnt_["cells"][c, contexts, None]))
+            noise.append(sampling_variance(known, what, self.learnt_["cells"][c, contexts, None]))
         return Contexts(*values, *noise)
 
     def _experience(self, what: str, condition: int) -> Experience:
@@ -392,47 +393,6 @@ def _as_arrays(what: str, shown: Sequence[Experience | None], n_genes: int) -> A
 def _under(array: npt.NDArray[Any], rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """An array with more rows, of its own type."""
     return np.concatenate([array, rows.astype(array.dtype)])
-
-
-def gene_moments(data: PerturbationData, rows: Rows) -> Arrays:
-    """Moments of each gene by (condition, context, gene), quantiles of its positive values, and numbers of cells.
-
-    0, and NaN the quantiles, where there are no cells. Of cells on disk, a sample of each group
-    (:meth:`PerturbationData.sample`).
-    """
-    shape = len(data.conditions), len(data.contexts)
-    cells = np.zeros(shape, dtype=np.int64)
-    found = {what: np.zeros((*shape, len(data.genes)), dtype=np.float32) for what in ("mean", "variance", "share")}
-    quantiles = np.full((*shape, len(data.genes), len(LEVELS)), np.nan, dtype=np.float32)
-    group = data.condition[rows] * shape[1] + data.context[rows]
-    for number in np.unique(group):
-        at = divmod(int(number), shape[1])
-        members = data.X[data.sample(rows[group == number])]
-        cells[at] = members.shape[0]
-        quantiles[at] = positive_quantiles(members)
-        for what, values in _moments(members).items():
-            found[what][at] = values
-    if data.covariates:  # compare like with like: perturbed cells and controls of the same donor or batch
-        for what in ("mean", "share"):
-            matched = found[what][0] + mean_shifts(data, rows, shares=what == "share")
-            found[what] = np.where(np.isnan(matched), found[what], np.maximum(matched, 0)).astype(np.float32)
-    return {**found, "quantiles": quantiles, "cells": cells}
-
-
-def _moments(X: csr_matrix) -> dict[str, Doubles]:
-    """Mean, variance (of the population) and share of positive values of each gene, over cells ``X``."""
-    n, n_genes = X.shape
-    values = X.data.astype(np.float64)
-    mean, square = (np.bincount(X.indices, weights=v, minlength=n_genes) / n for v in (values, values**2))
-    share = np.bincount(X.indices, minlength=n_genes) / n
-    return {"mean": mean, "variance": np.maximum(square - mean**2, 0), "share": share}
-
-
-def _noise(moments: Mapping[str, Doubles], what: str, n_cells: npt.NDArray[np.int64] | int) -> Doubles:
-    """Sampling variance of a mean, or of a share, over ``n_cells`` cells."""
-    variance = moments["variance"] if what == "mean" else moments["share"] * (1 - moments["share"])
-    noise: Doubles = variance / np.maximum(np.asarray(n_cells) - 1, 1)
-    return noise
 
 
 def _weighted_mean(values: Doubles, weights: Doubles, known: npt.NDArray[np.bool_]) -> Doubles:

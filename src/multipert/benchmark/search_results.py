@@ -242,8 +242,8 @@ def preset_text(results: SearchResults) -> str:
     searched = about["space"]
     values = {name: json.dumps(value) for name, value in results.values.items()}  # which is TOML too
     lines += [f"{name} = {values[name]}" for name in searched]
-    lines += ["# As they were."]
-    lines += [f"{name} = {value}" for name, value in values.items() if name not in searched]
+    left = [f"{name} = {value}" for name, value in values.items() if name not in searched]
+    lines += ["# As they were.", *left] if left else []
     return "\n".join(line.replace("\n", " ") for line in lines) + "\n"
 
 

@@ -216,7 +216,7 @@ def test_models_and_metrics_are_listed(run: Run) -> None:
 def test_every_command_has_help(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("demo", "preprocess", "fit", "predict", "evaluate", "report", "models", "metrics"):
+    for command in ("demo", "preprocess", "fit", "predict", "evaluate", "tune", "report", "models", "metrics"):
         assert command in out
         assert run(command, "--help")[0] == 0
 

@@ -1,6 +1,6 @@
 """Perturbations, combinations and doses that training never saw: what models and baselines make of them.
 
-    python -m benchmarks.unseen worlds | norman | mcfaline | doses | drugs
+    python -m benchmarks.unseen worlds | norman | mcfaline | doses | drugs [--models NAME ...]
 
 ``worlds``: cells of a world whose truth is known, with structure (effects follow features) and without. ``norman``:
 gene activations in K562 (Norman 2019) and their combinations. ``mcfaline``: knock-downs in three cell lines.
@@ -10,7 +10,7 @@ An error is the squared distance of predicted from true mean shifts over the squ
 perfect, 1 what no change has. Means over what is held out and, for networks on transport pairs, over three seeds.
 """
 
-import sys
+import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,7 @@ SEEDS = {"mtae": (1,), "mtae-ot": (1, 2, 3)}
 """Of networks; of the others chance moves no mean."""
 SMALL: dict[str, Any] = {"hidden": (128,), "latent": 32, "dropout": 0.1, "batch_size": 128}
 """A network for some hundreds of genes, trained in seconds."""
-STEPS = 800
+STEPS = 500
 """Steps of its training, about."""
 FAMILIES = Path(__file__).parent / "norman_families.gmt"
 Doubles = NDArray[np.float64]
@@ -57,10 +57,7 @@ def shifts(model: mp.models.Model, data: mp.PerturbationData, split: mp.Split) -
 
 
 def compare(
-    data: mp.PerturbationData,
-    splits: Sequence[mp.Split],
-    models: Sequence[str],
-    features: Features,
+    what: str, data: mp.PerturbationData, splits: Sequence[mp.Split], models: Sequence[str], features: Features
 ) -> pd.Series:
     """The error of each model, mean over what the splits hold out, and over seeds; NaN where it predicts nothing."""
     found: dict[str, float] = {}
@@ -76,6 +73,7 @@ def compare(
                 except mp.InputError:
                     errors.append(np.nan)
         found[name] = float(np.mean(errors))
+        print(f"{what}: {name} {found[name]:.3f}", flush=True)
     return pd.Series(found)
 
 
@@ -132,10 +130,9 @@ MODELS = (
     "mtcell",
     *SEEDS,
 )
-REAL = tuple(name for name in MODELS if name != "mtae")
 
 
-def worlds() -> None:
+def worlds(models: Sequence[str]) -> None:
     """Unseen perturbations and combinations where the truth is known."""
     columns = {}
     for structure in (True, False):
@@ -144,17 +141,18 @@ def worlds() -> None:
         data = mp.PerturbationData.from_anndata(single, **LINE)
         told = mp.PerturbationFeatures.from_table(table)
         name = f"perturbation, {'structure' if structure else 'no structure'}"
-        columns[name] = compare(data, mp.perturbation_folds(data, 5), MODELS, told)
+        columns[name] = compare(name, data, mp.perturbation_folds(data, 5), models, told)
     for interaction in (0.0, 0.5, -0.4):
         cells, _ = world(structure=True, interaction=interaction)
         data = mp.PerturbationData.from_anndata(cells, **LINE)
         pairs = [name for name in data.perturbations if "+" in name]
         splits = [mp.leave_perturbation_out(data, pairs[fold::4]) for fold in range(4)]
-        columns[f"pair, interaction {interaction:g}"] = compare(data, splits, MODELS, "members")
+        name = f"pair, interaction {interaction:g}"
+        columns[name] = compare(name, data, splits, models, "members")
     show("worlds with known truth", columns)
 
 
-# Real cells. mtae, which the worlds show to lose to all, takes its time elsewhere.
+# Real cells.
 
 
 def real(name: str) -> mp.PerturbationData:
@@ -170,7 +168,7 @@ def never_seen(data: mp.PerturbationData, gene: str) -> mp.Split:
     return split_by(data, HeldOut("perturbation", conditions=(gene,), hidden=hidden))
 
 
-def norman() -> None:
+def norman(models: Sequence[str]) -> None:
     """Combinations with both members seen, with one, and genes never seen."""
     data = real("norman_subset")
     genes = [name for name in data.perturbations if "+" not in name]
@@ -180,29 +178,31 @@ def norman() -> None:
     )
     families = mp.PerturbationFeatures.from_gene_sets(FAMILIES)
     both = [mp.leave_combination_out(data, pair) for pair in pairs]
-    columns = {"both members seen": compare(data, both, REAL, "members")}
+    columns = {"both seen": compare("both seen", data, both, models, "members")}
     one = [mp.leave_combination_out(data, pair, seen=1) for pair in pairs]
-    columns["one seen, gene families"] = compare(data, one, REAL, families)
+    columns["one seen, gene families"] = compare("one seen", data, one, models, families)
     alone = [never_seen(data, gene) for gene in genes]
-    columns["gene never seen, families"] = compare(data, alone, REAL, families)
+    columns["gene never seen, families"] = compare("gene never seen", data, alone, models, families)
     show("Norman 2019, CRISPRa in K562", columns)
     for pair, split in zip(pairs, both, strict=True):
-        errors = compare(data, [split], ("additive", "mtcell"), "members")
-        print(f"{pair}: additive {errors['additive']:.2f}, mtcell {errors['mtcell']:.2f}")
+        compare(pair, data, [split], [name for name in ("additive", "mtcell") if name in models], "members")
 
 
-def mcfaline() -> None:
+def mcfaline(models: Sequence[str]) -> None:
     """Genes never seen in any of three cell lines; all of them kinases or their receptors."""
     data = real("mcfaline_subset")
     splits = [mp.leave_perturbation_out(data, gene) for gene in data.perturbations]
     families = mp.PerturbationFeatures.from_gene_sets(FAMILIES)
-    show("McFaline-Figueroa 2024", {"gene never seen": compare(data, splits, REAL, families)})
+    show("McFaline-Figueroa 2024", {"gene never seen": compare("gene never seen", data, splits, models, families)})
 
 
 # Doses.
 
+NO_DOSES = ("mean-perturbation", "nearest-perturbation")
+"""Baselines that say nothing of doses."""
 
-def doses() -> None:
+
+def doses(models: Sequence[str]) -> None:
     """A dose of every compound left out: the lowest, the middle one, the highest; and what intervals say of it."""
     ladder = (0.1, 0.3, 1.0, 3.0, 10.0)
     cells = mp.simulate(
@@ -214,7 +214,7 @@ def doses() -> None:
     columns, said = {}, []
     for what, dose in (("lowest", ladder[0]), ("middle", ladder[2]), ("highest", ladder[-1])):
         split = mp.leave_dose_out(data, dose)
-        columns[what] = compare(data, [split], ("no-change", "additive", "mtcell", *SEEDS), "dose")
+        columns[what] = compare(what, data, [split], [name for name in models if name not in NO_DOSES], "dose")
         model = mp.models.create("mtcell").fit(data, split, features="dose")
         inside, width = [], []
         for context in data.contexts:
@@ -236,7 +236,7 @@ def doses() -> None:
 # Drugs.
 
 
-def drugs() -> None:
+def drugs(models: Sequence[str]) -> None:
     """350 drugs by their structures: how long fingerprints take, what folds leak, a world that follows structure."""
     structures = read_smiles(locate("norman_subset").parent / "drugs.csv")
     started = time.monotonic()
@@ -265,7 +265,7 @@ def drugs() -> None:
         )
     data = mp.PerturbationData.from_anndata(of_structures(names, bits.astype(np.float64)), **LINE)
     columns = {
-        kind: compare(data, [mp.leave_perturbation_out(data, parts[0])], MODELS, features)
+        kind: compare(kind, data, [mp.leave_perturbation_out(data, parts[0])], models, features)
         for kind, parts in kinds.items()
     }
     show("350 drugs whose effects follow their structures, one fold", columns)
@@ -286,7 +286,7 @@ def show(title: str, columns: dict[str, pd.Series]) -> None:
     print(pd.DataFrame(columns).to_string(float_format=lambda value: f"{value:.3f}", na_rep="-"), flush=True)
 
 
-PARTS: dict[str, Callable[[], None]] = {
+PARTS: dict[str, Callable[[Sequence[str]], None]] = {
     "worlds": worlds,
     "norman": norman,
     "mcfaline": mcfaline,
@@ -296,5 +296,9 @@ PARTS: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore", InputWarning)
-    for part in sys.argv[1:] or PARTS:
-        PARTS[part]()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS], default=[*PARTS])
+    parser.add_argument("--models", nargs="+", default=MODELS, metavar="NAME", help="of all: %(default)s")
+    asked = parser.parse_args()
+    for part in asked.parts:
+        PARTS[part](asked.models)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import multipert as mp
-from multipert.models.effects import nearest, put_together, reduced_rank, regress, without_noise
+from multipert.models.effects import _unexplained, nearest, put_together, reduced_rank, regress, without_noise
 
 RNG = np.random.default_rng(0)
 PERTURBATIONS = RNG.normal(size=(30, 3))
@@ -123,3 +123,21 @@ def test_noise_is_taken_off_effects_and_effects_are_kept() -> None:
     np.testing.assert_allclose(without_noise(truth, 1e-12 * noise) @ truth, truth, atol=1e-5)
     np.testing.assert_array_equal(without_noise(rng.normal(0, np.sqrt(noise)) / 2, noise), 0)
     assert np.isfinite(without_noise(np.zeros((2, 5)), np.zeros((2, 5)))).all()
+
+
+def test_what_is_left_out_together_is_predicted_by_the_others_alone() -> None:
+    rng = np.random.default_rng(3)
+    together = np.kron(np.eye(10), np.ones((2, 2))).astype(bool)
+    effects = np.repeat(rng.normal(size=(10, 30)), 2, axis=0) + rng.normal(0, 0.1, (20, 30))
+    vectors = np.repeat(rng.normal(size=(10, 3)), 2, axis=0)
+    # Each has a near copy, and nothing else tells of it: alone it seems well known, together with its copy not at all.
+    alone, all_ = (regress(vectors, effects, vectors[:1], smooth=True, together=how) for how in (None, together))
+    assert alone.squares.mean() < 0.7 * (effects**2).mean()
+    assert all_.squares.mean() > 0.9 * (effects**2).mean()
+    assert np.abs(all_.weights).sum() < np.abs(alone.weights).sum()
+    block = np.flatnonzero(together[4])
+    rest = np.setdiff1d(np.arange(20), block)
+    smoother = np.full((20, 20), 1 / 20)
+    np.testing.assert_allclose(
+        effects[4] - (_unexplained(smoother, together) @ (effects - smoother @ effects))[4], effects[rest].mean(axis=0)
+    )

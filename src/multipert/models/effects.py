@@ -65,15 +65,22 @@ class Regression:
 
 
 def regress(
-    vectors: Doubles, effects: Doubles, new: Doubles, *, around_mean: bool = True, smooth: bool = False
+    vectors: Doubles,
+    effects: Doubles,
+    new: Doubles,
+    *,
+    around_mean: bool = True,
+    smooth: bool = False,
+    together: npt.NDArray[np.bool_] | None = None,
 ) -> Regression:
-    """Choose a ridge regression by leaving seen perturbations out, one at a time.
+    """Choose a ridge regression by leaving seen perturbations out, one at a time, or with what would give it away.
 
     With ``K`` the kernel of the seen perturbations and ``k`` that of a new one with them (both centred), it is given
     ``a (mean + k (K + penalty)^-1 (effects - mean))``. The errors of leaving out follow from the one fit: residuals
-    divided by ``1 - S_ii``, S the matrix that smooths the seen effects. The kernel and the penalty with the smallest
-    are taken, an infinite penalty (the mean alone) among them; and ``a``, between 0 and 1, is what the left-out effects
-    have of their predictions: 0 where nothing can be told.
+    divided by ``1 - S_ii``, S the matrix that smooths the seen effects, or ``(1 - S_bb)^-1`` times those of all that
+    are left out together. The kernel and the penalty with the smallest are taken, an infinite penalty (the mean alone)
+    among them; and ``a``, between 0 and 1, is what the left-out effects have of their predictions: 0 where nothing can
+    be told.
 
     Parameters
     ----------
@@ -85,6 +92,8 @@ def regress(
         Whether effects lie around their mean; else around none, so that a zero vector has no effect.
     smooth
         Whether Gaussian kernels may be chosen beside the linear one: effects that bend with features.
+    together
+        (seen, seen) which are left out with each; by default it alone.
     """
     n = len(vectors)
     if n < 2:
@@ -99,8 +108,7 @@ def regress(
         for penalty in (*PENALTIES * max(sizes.sum() / n, 1e-300), np.inf):
             inverse = (axes / (sizes + penalty)) @ axes.T if np.isfinite(penalty) else np.zeros((n, n))
             smoother = mean + (axes * sizes) @ axes.T @ inverse @ H
-            residual = (effects - smoother @ effects) / (1 - np.diag(smoother).clip(max=1 - 1e-9))[:, None]
-            left_out = effects - residual
+            left_out = effects - _unexplained(smoother, together) @ (effects - smoother @ effects)
             size = float((left_out * effects).sum() / max((left_out**2).sum(), 1e-300))
             size = min(max(size, 0.0), 1.0)
             squares = (effects - size * left_out) ** 2
@@ -108,6 +116,22 @@ def regress(
                 best, chosen = float(squares.sum()), Regression(size * (mean + to_new @ inverse @ H), squares)
     assert chosen is not None
     return chosen
+
+
+def _unexplained(smoother: Doubles, together: npt.NDArray[np.bool_] | None) -> Doubles:
+    """What residuals are to be multiplied by, (seen, seen), for those of each perturbation when it is left out."""
+    n = len(smoother)
+    if together is None or together.sum() == n:
+        alone: Doubles = np.diag(1 / (1 - np.diag(smoother).clip(max=1 - 1e-9)))
+        return alone
+    unexplained = np.zeros((n, n))
+    for row, block in enumerate(map(np.flatnonzero, together)):
+        if len(block) == n:  # nothing is left, and nothing is explained
+            unexplained[row] = np.linalg.pinv(np.eye(n) - smoother)[row]
+            continue
+        inside = np.eye(len(block)) - smoother[np.ix_(block, block)]
+        unexplained[row, block] = np.linalg.solve(inside.T, (block == row).astype(np.float64))
+    return unexplained
 
 
 def _kernels(vectors: Doubles, new: Doubles, *, smooth: bool) -> Iterator[tuple[Doubles, Doubles]]:
@@ -175,7 +199,7 @@ def put_together(
       curve of a regression from doses; whichever errs less for the seen doses that lie alike (between, below or above
       all others).
     - Any other perturbation is read off its features by :func:`regress`; of a combination, the members that were not
-      seen.
+      seen. Where training knows nothing of a member, what is left out is left out with all that shares a member.
 
     Parameters
     ----------
@@ -193,7 +217,7 @@ def put_together(
     dict
         By name; those of which nothing is known are not in it.
     """
-    from multipert.data.splits import members  # only here, so that models are listed without the weight of anndata
+    from multipert.data.splits import members, members_at  # only here: models are listed without anndata's weight
 
     index = {name: row for row, name in enumerate(seen)}
     told = _by_relatives(names, index, effects, doses)
@@ -206,22 +230,36 @@ def put_together(
         return told
     v = vectors.of([*seen, *asked], doses, "").sum(axis=1, dtype=np.float64)
     by_number = vectors.source in ("members", "dose")
-    read = regress(v[: len(seen)], effects, v[len(seen) :], around_mean=not by_number, smooth=not by_number)
+    of = [{member for member, _ in members_at(name, doses)} for name in seen]
+    together = np.array([[bool(one & other) for other in of] for one in of])
+
+    def strange(name: str) -> bool:
+        """Whether training knows nothing of a member."""
+        return not {member for member, _ in members_at(name, doses)} <= set[str]().union(*of)
+
+    how = {"around_mean": not by_number, "smooth": not by_number}
+    read = {
+        case: regress(v[: len(seen)], effects, v[len(seen) :], together=together if case else None, **how)
+        for case in set(map(strange, asked))
+    }
+    weights = {name: read[strange(name)].weights[row] for row, name in enumerate(asked)}
     for name in described:
+        if strange(name) not in read:
+            continue
         kind = kind_among(name, seen, doses)
         parts = members(name)
         like = [row for row, one in enumerate(seen) if kind_among(one, seen, doses) == kind]
         # Of combinations those that could have been summed too, so that both ways are judged by the same.
         summed = [row for row in like if kind != "combination" or all(part in index for part in members(seen[row]))]
         like = summed or like or list(range(len(seen)))
-        squares = read.squares[like].mean(axis=0)
+        squares = read[strange(name)].squares[like].mean(axis=0)
         if name in told and told[name].squares.sum() <= squares.sum():
             continue
         if name not in told and len(parts) > 1 and name not in doses and all(p in index or p in asked for p in parts):
-            rows = [np.eye(len(seen))[index[p]] if p in index else read.weights[asked.index(p)] for p in parts]
+            rows = [np.eye(len(seen))[index[p]] if p in index else weights[p] for p in parts]
             told[name] = PutTogether(np.sum(rows, axis=0), squares * sum(p not in index for p in parts))
         elif name in asked:
-            told[name] = PutTogether(read.weights[asked.index(name)], squares)
+            told[name] = PutTogether(weights[name], squares)
     return told
 
 

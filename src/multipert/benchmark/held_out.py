@@ -22,7 +22,7 @@ from multipert.evaluation import METRICS, bounds, calibrate, evaluate_many
 from multipert.evaluation.count_bounds import bounds_of_counts, calibrate_counts
 from multipert.evaluation.populations import Comparison, Population
 from multipert.evaluation.vcc2026 import COMBINED, evaluate_counts
-from multipert.models import Model, create
+from multipert.models import Model, create, film_distances
 
 INTERVALS = 0.9
 """Probability with which the intervals of a model that gives any shall hold the mean of a gene."""
@@ -178,6 +178,7 @@ class HeldOutCells:
             history=_thinned(model.history_.table),
             # A pilot tells of one context.
             pilots=self._pilots(model) if model.learns_from_pilot and model.metadata_.rule.context else {},
+            film=_film_places(model) if hasattr(model, "film") else {},
         )
         return self.score(predicted, trial)
 
@@ -228,6 +229,19 @@ class HeldOutCells:
             scores = evaluate_many(control=self.control, truth=rest, predicted=predicted, metrics=metrics)
             found[str(size)] = _scores(scores)
         return found
+
+
+def _film_places(model: Model) -> dict[str, list[float]]:
+    """Where conditions lie in a plane by :func:`film_distances`, control at the origin: classical scaling."""
+    metadata = model.metadata_
+    unknown = metadata.rule.unseen_conditions if model.vectors_ is None else ()
+    names = [name for name in metadata.conditions if name not in unknown]
+    apart = film_distances(model, names).to_numpy()
+    centre = np.eye(len(names)) - 1 / len(names)
+    sizes, axes = np.linalg.eigh(-centre @ apart**2 @ centre / 2)
+    places = axes[:, :-3:-1] * np.sqrt(np.maximum(sizes[:-3:-1], 0))
+    places -= places[0]
+    return {name: [float(f"{x:.4g}") for x in place] for name, place in zip(names, places, strict=True)}
 
 
 def overview(data: PerturbationData, dataset: str) -> Overview:

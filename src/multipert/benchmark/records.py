@@ -229,6 +229,9 @@ class TrialResult:
     pilots
         Of a model that learns from pilots, by the number of cells of a pilot (``"0"``, ``"5"``, ...): scores with the
         true cells that are in none.
+    film
+        Of a model that has FiLM: where each condition lies in the plane that keeps best how far apart they steer the
+        decoder; control at the origin.
     profiles
         What the predicted cells of each perturbation look like.
     """
@@ -252,6 +255,7 @@ class TrialResult:
     threads: int = 1
     history: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     pilots: Mapping[str, Scores] = field(default_factory=dict)
+    film: Mapping[str, Sequence[float]] = field(default_factory=dict)
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False, repr=False)
 
 

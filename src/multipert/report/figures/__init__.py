@@ -6,7 +6,9 @@ To add one, write its function and name it here.
 from collections.abc import Callable, Sequence
 
 from multipert.report.figures.cells import populations, predicted_means, split_map
+from multipert.report.figures.doses import half_effective_doses
 from multipert.report.figures.dots import dot_plot, gene_differences
+from multipert.report.figures.film import film_map
 from multipert.report.figures.genes import dose_response, genes_across
 from multipert.report.figures.metrics import metrics_across
 from multipert.report.figures.panels import Group, Panel, Section
@@ -23,6 +25,8 @@ FIGURES: Sequence[Callable[[DatasetSummary], Section | None]] = (
     dot_plot,
     gene_differences,
     dose_response,
+    half_effective_doses,
+    film_map,
     split_map,
     training_curves,
     cost_and_accuracy,

@@ -2,6 +2,7 @@
 
 python -m benchmarks.scale                                     # 1,000,000 x 2,000; needs 2 GB of disk
 python -m benchmarks.scale --cells 50000 --in-memory 25000
+python -m benchmarks.scale --agree kang_subset                 # is a fit from disk as good as one in memory
 """
 
 import argparse
@@ -17,6 +18,7 @@ GENES = 2_000
 CONTEXTS, PERTURBATIONS, HELD_OUT = ("A", "B", "C", "D", "E"), ("alpha", "beta", "gamma"), "E"
 GROUPS = len(CONTEXTS) * (1 + len(PERTURBATIONS))
 EPOCHS = 3
+SEEDS, AGREE_EPOCHS = (1, 2, 3), 5
 
 COMMAND = """
 import sys
@@ -88,6 +90,43 @@ def cells_a_second(run: Path) -> float:
     return batch * steps / (float(rows[-1]["seconds"]) - float(rows[0]["seconds"]))
 
 
+def agree(name: str, model: str, folder: Path) -> None:
+    """Print the study's nine metrics of fits in memory and from a zarr store, over seeds.
+
+    So few cells would be read at once, and be shuffled as in memory: blocks and reads are made smaller in proportion.
+    """
+    import pandas as pd
+
+    import multipert as mp
+    from multipert.data import PerturbationData, dataset, leave_context_out, locate, write_cells
+    from multipert.training import examples
+
+    examples.BLOCK, examples.FETCHED = 8, 128
+    known, held_out = dataset(name), "B"
+    cells = PerturbationData.read(locate(name), known.keys)
+    perturbation = cells.perturbations[0]
+    write_cells(cells.to_anndata(), folder / "cells.zarr")
+    control, truth = (
+        cells.to_anndata(cells.rows(condition=one, context=held_out)) for one in (cells.control, perturbation)
+    )
+    found = {}
+    for on_disk in (False, True):
+        data = PerturbationData.read(folder / "cells.zarr", cells.keys, on_disk=on_disk)
+        for seed in SEEDS:
+            fitted = mp.models.create(model, seed=seed, epochs=AGREE_EPOCHS).fit(
+                data, leave_context_out(data, held_out)
+            )
+            predicted = fitted.predict(control, perturbation)
+            print(".", end="", file=sys.stderr, flush=True)
+            found["on disk" if on_disk else "in memory", seed] = mp.evaluate(
+                control=control, truth=truth, predicted=predicted, profile="study"
+            )
+    table = pd.DataFrame(found).T.groupby(level=0)
+    shown = pd.concat({"mean": table.mean(), "standard deviation": table.std()}, axis=0).swaplevel().sort_index().T
+    print(f"{model}, {AGREE_EPOCHS} epochs, {name} without {held_out}, seeds {SEEDS}")
+    print(shown.to_string(float_format=lambda value: f"{value:.4f}"))
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,9 +134,13 @@ def main() -> None:
     parser.add_argument("--in-memory", type=int, default=100_000, help="cells of the fit in memory beside it")
     parser.add_argument("--predicted", type=int, default=200_000, help="control cells to predict from, at most")
     parser.add_argument("--model", default="mtae")
+    parser.add_argument("--agree", metavar="DATA", help="compare fits of these cells, of the catalogue, instead")
     parser.add_argument("--folder", type=Path, help="keep the files here, and take what is there already")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
+        if options.agree is not None:
+            agree(options.agree, options.model, Path(temporary))
+            return
         measure(options, options.folder or Path(temporary))
 
 

@@ -53,9 +53,12 @@ def begun(folder: Path) -> bool:
         return False
 
 
-def test_a_killed_prediction_is_whole_or_not_there(run: Run, start: Start, world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["--in-memory", "--on-disk"])
+def test_a_killed_prediction_is_whole_or_not_there(
+    run: Run, start: Start, world: Path, tmp_path: Path, place: str
+) -> None:
     out = tmp_path / "p.h5ad"
-    predict = ("predict", world / "run", "--cells", world / "controls.h5ad", "--all", "--out", out)
+    predict = ("predict", world / "run", "--cells", world / "controls.h5ad", "--all", "--out", out, place)
     rng = np.random.default_rng(0)
     for _ in range(3):
         process = start(*predict)

@@ -16,14 +16,12 @@ from multipert.data.block_writer import write_in_blocks
 from multipert.data.expression import row_blocks, take_counts
 from multipert.data.files import write_cells
 from multipert.data.gene_names import match_names
-from multipert.data.on_disk import Expression, MatrixOnDisk
+from multipert.data.on_disk import SAMPLE, Expression, MatrixOnDisk
 from multipert.data.scale import UNS, ExpressionSpace, Preprocessing
 from multipert.errors import InputError
 
 _TRANSCRIPTOME = 10_000
 """Genes from which on a file is no panel."""
-_CHOOSING = 50_000
-"""Cells of those on disk on which the variable genes are chosen, at most."""
 
 
 def preprocess(
@@ -138,7 +136,7 @@ def preprocess_to(
     """Write what :func:`preprocess`, or :func:`preprocess_like`, gives back to a file.
 
     Where the counts are on disk, they are gone through in blocks, and so is the file written; the variable genes are
-    chosen on at most 50,000 of the training cells, evenly spaced.
+    chosen on at most 20,000 of the training cells, evenly spaced.
 
     Parameters
     ----------
@@ -229,8 +227,8 @@ def _chosen(
     how = Preprocessing(float(np.median(np.concatenate(totals))), tuple(names), least.counts, least.genes)
     kept = np.arange(len(seen))
     if n_top_genes is not None and n_top_genes < len(seen):
-        if isinstance(counts, MatrixOnDisk) and len(training) > _CHOOSING:
-            training = training[np.linspace(0, len(training) - 1, _CHOOSING).astype(np.int64)]
+        if isinstance(counts, MatrixOnDisk) and len(training) > SAMPLE:
+            training = training[np.linspace(0, len(training) - 1, SAMPLE).astype(np.int64)]
         shown = AnnData(how.normalise(counts[training][:, seen], names, names), var=pd.DataFrame(index=names))
         kept = np.flatnonzero(_variable(shown, n_top_genes))
         steps.add(f"the {n_top_genes} most variable genes", (int(cells.sum()), len(kept)))

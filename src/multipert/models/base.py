@@ -386,9 +386,9 @@ class Model(ABC):
         """Write what :meth:`predict` gives back to a file, whole or not at all; any number of cells in flat memory.
 
         Where cells are on disk, or the predicted ones would take up much of the memory, the control cells of a context
-        are predicted in parts of equal size, of at most 32 million values (and no fewer than 4,000 cells), and written
-        as sparse rows. What a model learns from control cells together (the mean of a context, the rank of a cell in
-        it) it then learns from those of a part.
+        are predicted in parts of equal size, of at most 16 million values (or 4,000 cells, where these are more), and
+        written as sparse rows. What a model learns from control cells together (the mean of a context, the rank of a
+        cell in it) it then learns from those of a part.
 
         Parameters
         ----------

@@ -27,7 +27,7 @@ from multipert.models.counts import to_counts
 from multipert.models.described import asked
 from multipert.models.pilot import read_pilot
 
-_FEWEST, _VALUES = 4_000, 32_000_000
+_FEWEST, _VALUES = 4_000, 16_000_000
 """Control cells that are predicted at a time where they are on disk, at least; and (cells x genes) values, at most."""
 
 _FIGURE = re.compile(r"\d+(\.\d+)?")

@@ -3,6 +3,7 @@
 python -m benchmarks.scale                                     # 1,000,000 x 2,000; needs 2 GB of disk
 python -m benchmarks.scale --cells 50000 --in-memory 25000
 python -m benchmarks.scale --agree kang_subset                 # is a fit from disk as good as one in memory
+python -m benchmarks.scale --readers                           # how fast cells are read, beside scDataset if it is here
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 GENES = 2_000
 CONTEXTS, PERTURBATIONS, HELD_OUT = ("A", "B", "C", "D", "E"), ("alpha", "beta", "gamma"), "E"
@@ -127,6 +129,64 @@ def agree(name: str, model: str, folder: Path) -> None:
     print(shown.to_string(float_format=lambda value: f"{value:.4f}"))
 
 
+def readers(folder: Path, cells: int = 200_000, batch: int = 64) -> None:
+    """Print how many shuffled cells are read in a second of processor time, from an h5ad file and from a zarr store."""
+    import numpy as np
+    import pandas as pd
+    import torch
+    from anndata.io import sparse_dataset
+    from scipy.sparse import csr_matrix
+
+    from multipert.data import read_cells
+    from multipert.data.block_writer import write_in_blocks
+    from multipert.data.on_disk import MatrixOnDisk
+    from multipert.training import DataLoader, Examples, Shuffled
+    from multipert.training.examples import BLOCK, FETCHED
+
+    rng, each, part, stretch = np.random.default_rng(0), 100, 20_000, GENES // 100
+    for name in ("cells.h5ad", "cells.zarr"):
+        with write_in_blocks(folder / name, GENES) as writer:
+            for _ in range(0, cells, part):
+                columns = (stretch * np.arange(each) + rng.integers(stretch, size=(part, each))).ravel()
+                values = rng.poisson(2, part * each).astype(np.float32) + 1
+                starts = np.arange(part + 1) * each
+                writer.append(csr_matrix((values, columns.astype(np.int32), starts), shape=(part, GENES)))
+            tables = (pd.DataFrame(index=pd.RangeIndex(n).astype(str)) for n in (cells, GENES))
+            writer.finish(*tables, {})
+        node = read_cells(folder / name, on_disk=True).X.group
+        matrix = MatrixOnDisk(node)
+        matrix.note_all_read()
+        loader = DataLoader(torch.device("cpu"))
+        ours = loader.endless(Shuffled(Examples(matrix, {"x": np.arange(cells)}, {}), batch), 1)
+        ways = {"ours, as batches for a network": (len(one) for one in ours)}
+        try:
+            from scdataset import BlockShuffling, scDataset
+        except ImportError:
+            pass
+        else:
+            for called, rows in (("ours", matrix), ("anndata's", sparse_dataset(node))):
+                shuffled = scDataset(_Rows(rows), BlockShuffling(BLOCK), batch, fetch_factor=FETCHED // batch, seed=1)
+                ways[f"scDataset, rows by {called} reader"] = (one.shape[0] for one in shuffled)
+        for called, sizes in ways.items():
+            started, read = time.process_time(), 0
+            while read < 3 * FETCHED:
+                read += next(sizes)
+            print(f"{name:12} {called:36} {read / (time.process_time() - started):10,.0f} cells a second")
+
+
+class _Rows:
+    """What scDataset reads from: rows and their number."""
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+
+    def __len__(self) -> int:
+        return int(self.matrix.shape[0])
+
+    def __getitem__(self, rows: Any) -> Any:
+        return self.matrix[rows]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,10 +194,14 @@ def main() -> None:
     parser.add_argument("--in-memory", type=int, default=100_000, help="cells of the fit in memory beside it")
     parser.add_argument("--predicted", type=int, default=200_000, help="control cells to predict from, at most")
     parser.add_argument("--model", default="mtae")
+    parser.add_argument("--readers", action="store_true", help="measure how fast shuffled cells are read, instead")
     parser.add_argument("--agree", metavar="DATA", help="compare fits of these cells, of the catalogue, instead")
     parser.add_argument("--folder", type=Path, help="keep the files here, and take what is there already")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
+        if options.readers:
+            readers(Path(temporary))
+            return
         if options.agree is not None:
             agree(options.agree, options.model, Path(temporary))
             return

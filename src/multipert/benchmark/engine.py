@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -36,6 +37,8 @@ Ended: TypeAlias = tuple[W, Any, str]
 
 PATIENCE = 30
 """Seconds to wait for a cluster to answer."""
+
+_SAYS_WHY = 5  # seconds within which a nanny says why it ended a worker
 
 ANY_GPU = ("auto", "cuda")
 """Devices that stand for whichever GPU there is."""
@@ -291,14 +294,16 @@ def _cause(client: "Client", error: Exception) -> Exception:
 
     if not isinstance(error, KilledWorker):
         return error
-    ended = {event["worker"]: event["rss"] for _, event in client.get_events("worker-restart-memory")}
-    if error.last_worker.address not in ended:
-        return error
-    held = ended[error.last_worker.address] / 2**30
-    return MemoryError(
-        f"killed for memory: its process held {held:.1f} GiB, near all that it may; give workers more, or leave cells "
-        "on disk (on_disk = true in the study)"
-    )
+    until = time.monotonic() + _SAYS_WHY
+    while time.monotonic() < until:
+        for _, event in client.get_events("worker-restart-memory"):
+            if event["worker"] == error.last_worker.address:
+                return MemoryError(
+                    f"killed for memory: its process held {event['rss'] / 2**30:.1f} GiB, near all that it may; give "
+                    "workers more, or leave cells on disk (on_disk = true in the study)"
+                )
+        time.sleep(0.1)
+    return error
 
 
 def attempt_on_worker(jobs: Sequence[W], gpus: int) -> list[Ended[W]]:

@@ -110,7 +110,7 @@ class _Rows:
     def __init__(self, file: Any, name: str, n_genes: int) -> None:
         self.group, self.n_genes = file.create_group(name), n_genes
         self.lengths: list[NDArray[np.int64]] = []
-        self.columns = {"data": np.dtype(np.float32), "indices": np.dtype(np.int32)}
+        self.columns: dict[str, np.dtype[Any]] = {"data": np.dtype(np.float32), "indices": np.dtype(np.int32)}
         self.written = dict.fromkeys(self.columns, 0)
         self.waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in self.columns}
         for name, dtype in self.columns.items():

@@ -268,16 +268,14 @@ def _check_genes(genes: pd.Index) -> None:
 
 
 def _check_values(X: Matrix, cells: pd.Index, genes: pd.Index, below_zero: float) -> None:
-    smallest, largest = 0.0, 0.0
+    smallest = largest = 0.0
     for _, block in row_blocks(X):
         if (values := stored_values(block)).size:  # NaN, if there is one, wins both
-            smallest, largest = (
-                float(of((so_far, found)))
-                for of, so_far, found in ((np.min, smallest, values.min()), (np.max, largest, values.max()))
-            )
+            smallest = float(np.minimum(smallest, values.min()))
+            largest = float(np.maximum(largest, values.max()))
     if smallest >= -below_zero and largest < np.inf:
         return
-    for fault, is_wrong, remedy in (
+    faults: tuple[tuple[str, Callable[[NDArray[Any]], NDArray[np.bool_]], str], ...] = (
         ("NaN", np.isnan, "fill or drop them"),
         ("infinite", np.isinf, "mend or drop them"),
         (
@@ -287,7 +285,8 @@ def _check_values(X: Matrix, cells: pd.Index, genes: pd.Index, below_zero: float
             if below_zero
             else "expression must not be scaled or centred, give the log-normalised values or counts",
         ),
-    ):
+    )
+    for fault, is_wrong, remedy in faults:
         number, where = 0, ""
         for rows, block in row_blocks(X):
             wrong = is_wrong(stored_values(block))

@@ -363,7 +363,10 @@ def _opened(path: Path, is_zarr: bool, wanted: bool | None) -> AnnData | None:
         import h5py
 
         file = h5py.File(path, "r")
-    nodes = {None: file.get("X"), **{name: file["layers"][name] for name in file.get("layers") or ()}}
+    nodes: dict[str | None, Any] = {
+        None: file.get("X"),
+        **{name: file["layers"][name] for name in file.get("layers") or ()},
+    }
     matrices = {name: node for name, node in nodes.items() if node is not None and _is_matrix(node)}
     if not wanted and not any(map(is_large, matrices.values())):
         if not is_zarr:

@@ -97,7 +97,7 @@ class MatrixOnDisk:
         if hasattr(node, "shape"):
             self.shape: tuple[int, int] = tuple(node.shape)
             self._starts: Rows | None = None
-            self._arrays = (node,)
+            self._arrays: tuple[Any, ...] = (node,)
         else:
             if (kind := node.attrs.get("encoding-type")) != "csr_matrix":
                 raise InputError(

@@ -302,7 +302,7 @@ class _Least:
 def _good_cells(counts: Expression, least: _Least, steps: _Steps) -> NDArray[np.bool_]:
     """(cells,) which cells stay; a loss of more than half that nobody asked for is refused, naming its cause."""
     of_blocks = [(np.asarray(block.sum(axis=1)).ravel(), block.getnnz(axis=1)) for _, block in row_blocks(counts)]
-    total, n_genes = map(np.concatenate, zip(*of_blocks, strict=True))
+    total, n_genes = (np.concatenate([one[which] for one in of_blocks]) for which in (0, 1))
     has_counts, has_genes = total >= least.counts, n_genes >= least.genes
     good = np.asarray(has_counts & has_genes)
     steps.add(f"cells with {least.counts} counts", (int(has_counts.sum()), counts.shape[1]))

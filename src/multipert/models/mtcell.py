@@ -149,7 +149,7 @@ class MTCell(Model):
         of = [self._contexts("mean", row, self._seen(row)) for row in rows]
         shifts = np.stack([(contexts.perturbed - contexts.control).mean(axis=0) for contexts in of])
         told = put_together(names, seen, shifts, metadata.doses, self.vectors_)
-        for context in np.flatnonzero(cells[0] > 0) if told else ():
+        for context in np.flatnonzero(cells[0] > 0).tolist() if told else ():
             there = cells[rows, context] > 0
             if there.any():
                 smooth = self._without_noise(rows[there], context)

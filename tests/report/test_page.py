@@ -139,16 +139,6 @@ def test_what_a_pilot_would_add_is_drawn_where_records_have_it() -> None:
     assert "pilot" not in " ".join(labels(quick()))
 
 
-def test_perturbations_are_mapped_where_a_model_has_film() -> None:
-    results = quick_study(data=several_perturbations())
-    places = {"NTC": [0.0, 0.0], "CDK4": [3.0, 4.0], "EGFR": [0.0, 1.0], "PDGFRA": [1.0, 1.0]}
-    told = [replace(one, film=places) if one.label == "mtae" else one for one in results.trials]
-    page = ReadPage(study_page(replace(results, trials=told)))
-    assert "Map of 3 perturbations in FiLM space, A172 held out" in labels(page)
-    assert "Distance from control: CDK4 5.00" in read(page.root)
-    assert "FiLM space" not in " ".join(labels(quick()))
-
-
 def test_one_seed_has_no_spread() -> None:
     assert "±" not in read(table(quick(), "Leaderboard of kang_subset"))
 
@@ -237,16 +227,6 @@ def test_the_doses_rise_and_their_means_are_told(both: ReadPage) -> None:
     values = [float(value) for value in true.split(", ")]
     assert len(values) == 8
     assert values[-1] > values[0] + 1
-
-
-def test_the_dose_of_half_the_effect_is_drawn_and_told(both: ReadPage) -> None:
-    drawn = [svg for svg in both.find("svg") if svg.attributes["aria-label"].startswith("EC50 of the genes")]
-    assert len(drawn) == 4
-    assert drawn[0].attributes["aria-label"] == "EC50 of the genes that respond most to TCDD in Hepatocytes"
-    gene = read(drawn[0].find("desc")[0]).partition("; ")[0]
-    # The response of these cells is in proportion to log1p of dose: half of that at 30.
-    true = float(gene.partition("true ")[2].partition(",")[0])
-    assert 2.5 < true < 8
 
 
 def test_what_failed_and_what_is_missing_is_told() -> None:

@@ -228,11 +228,12 @@ def test_what_cannot_be_searched_is_said_in_a_sentence(
 
 
 def test_another_search_in_the_same_folder_is_refused(undisturbed: Path, tmp_path: Path, run: Run) -> None:
-    for text, options, what in (
+    others: tuple[tuple[str, dict[str, Any], str], ...] = (
         (LINEAR, {"metric": "pearson_delta"}, "metric"),
         (LINEAR.replace("= 15", "= 16"), {}, "study"),
         (LINEAR.replace('"linear"', '"mtae"'), {"model": "mtae"}, "model"),
-    ):
+    )
+    for text, options, what in others:
         study = written(tmp_path, text)
         with pytest.raises(mp.InputError, match=f"holds a search that differs in its {what}: "):
             mp.tune(study, **{"model": "linear", "trials": 1, "out": undisturbed, **options})

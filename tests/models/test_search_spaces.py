@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,13 +65,13 @@ def test_a_network_in_training_predicts_as_it_will_when_it_ends_there(name: str,
     split = mp.leave_context_out(data, "C")
     controls = data.to_anndata(data.rows(condition="control", context="C"))
     plain = create(name, epochs=2, batch_size=16).fit(data, split).predict(controls, "alpha")
-    seen = []
+    seen: list[Any] = []
 
     def look(network: object, history: object) -> None:
         now = model.in_progress(network, data, split)
         seen.append(now and now.predict(controls, "alpha").X)
 
-    model = create(name, epochs=2, batch_size=16)
+    model: Any = create(name, epochs=2, batch_size=16)
     model.fit(data, split, on_epoch=look)
     watched = model.predict(controls, "alpha")
     assert (watched.X == plain.X).all()  # looking changes nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -203,16 +204,24 @@ def value_by(search: SearchResults, name: str) -> Figure:
     else:
         choices = [",".join(map(str, one)) if isinstance(one, tuple) else str(one) for one in space]
         # Beside each other where several trials have the same, in their order.
-        often = done[name].map(lambda value: (done[name] == value).sum())
-        among = done.groupby(name).cumcount()
+        often = dict(done[name].map(done[name].value_counts()).items())
+        among = dict(done.groupby(name).cumcount().items())
         places = {
             trial: choices.index(str(value)) + 0.5 * ((among[trial] + 0.5) / often[trial] - 0.5)
             for trial, value in done[name].items()
         }
         axes.set_xlim(-0.6, len(choices) - 0.4)
         axes.set_xticks(range(len(choices)), [_shown(one) for one in choices], rotation=30 if len(choices) > 4 else 0)
-    heights = done["value"].clip(low, high)
-    axes.plot([places[one] for one in done.index], heights, "o", ms=4.5, mfc=COLOURS["true"], mec="none", alpha=0.6)
+    heights = dict(done["value"].clip(low, high).items())
+    axes.plot(
+        [places[one] for one in heights],
+        list(heights.values()),
+        "o",
+        ms=4.5,
+        mfc=COLOURS["true"],
+        mec="none",
+        alpha=0.6,
+    )
     for trial, marker, colour in ((search.start, "D", COLOURS["control"]), (search.best, "s", COLOURS["predicted"])):
         if trial.name in places:
             axes.plot(places[trial.name], heights[trial.name], marker, ms=6, mfc=colour, mec=INK, mew=0.6)
@@ -265,8 +274,8 @@ def _preset(search: SearchResults) -> list[tuple[str, str, str, str, str]]:
 
 
 def _meanings(search: SearchResults) -> dict[str, str]:
-    fields: Any = model_class(search.about["model"]).Parameters.__dataclass_fields__
-    return {name: one.metadata.get("meaning", "") for name, one in fields.items()}
+    declared = fields(model_class(search.about["model"]).Parameters)
+    return {one.name: one.metadata.get("meaning", "") for one in declared}
 
 
 def _row(search: SearchResults, row: pd.Series[Any]) -> tuple[Cell, str, str, Cell, Cell, list[Cell], str]:

@@ -28,7 +28,7 @@ from multipert.evaluation.vcc2026 import COMBINED
 from multipert.process import own_process
 from multipert.training import PRECISIONS
 
-KEYS = {
+KEYS: dict[str, dict[str, Any]] = {
     "kang_subset": {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"},
     "mcfaline_subset": {"perturbation_key": "perturbation", "control": "control", "context_key": "cell_line"},
     "simulated": {

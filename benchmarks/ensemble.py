@@ -10,6 +10,7 @@ ways do all fits, prepared and trained from the start; a short fit of each kind 
 import argparse
 import itertools
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ import multipert as mp
 from multipert.models.together import fit_together, fits_at_once
 from multipert.process import own_process
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 CONTEXTS = tuple("ABCDEFG")
 
 

@@ -59,7 +59,7 @@ def measure_memory(what: str, cells: int, genes: int, wire: Connection) -> None:
     if what == "import":
         wire.send({"import": high_water_mb()})
         return
-    keys = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+    keys: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "cells.h5ad"
         if what == "reading":

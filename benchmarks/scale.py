@@ -89,7 +89,7 @@ def cells_a_second(run: Path) -> float:
     batch = json.loads((run / "run.json").read_text("utf-8"))["parameters"]["batch_size"]
     # The first epoch is when code is compiled.
     steps = int(rows[-1]["steps"]) - int(rows[0]["steps"])
-    return batch * steps / (float(rows[-1]["seconds"]) - float(rows[0]["seconds"]))
+    return float(batch * steps / (float(rows[-1]["seconds"]) - float(rows[0]["seconds"])))
 
 
 def agree(name: str, model: str, folder: Path) -> None:

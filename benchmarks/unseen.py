@@ -119,7 +119,7 @@ def cells_of(drives: dict[str, Doubles], *, n_genes: int, n_cells: int, rng: np.
     return AnnData(csr_matrix(np.log1p(X * (np.median(total) / total)).astype(np.float32)), obs=obs)
 
 
-LINE = {"perturbation_key": "condition", "control": "control", "context_key": "line"}
+LINE: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "line"}
 MODELS = (
     "no-change",
     "mean-perturbation",

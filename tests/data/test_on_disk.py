@@ -1,6 +1,8 @@
 """Cells on disk say and give what the same cells do in memory."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from multipert.data import on_disk
 from multipert.data.on_disk import MatrixOnDisk
 from multipert.errors import InputError
 
-KNOWN = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KNOWN: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 
 
 @pytest.fixture(params=["cells.h5ad", "cells.zarr", "dense.h5ad", "dense.zarr", "odd.h5ad"])
@@ -87,10 +89,10 @@ def test_what_is_small_is_read_and_what_is_large_stays(
     ],
 )
 def test_what_is_wrong_on_disk_is_said_as_in_memory(
-    cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: object, sentence: str
+    cells: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Any], None], sentence: str
 ) -> None:
     monkeypatch.setattr("multipert.data.on_disk.BLOCK", 300)
-    spoil(cells.X)  # type: ignore[operator]
+    spoil(cells.X)
     mp.data.write_cells(cells, tmp_path / "cells.h5ad")
     said = []
     for stays in (True, False):
@@ -144,7 +146,7 @@ def test_counts_on_disk_are_preprocessed_into_what_they_become_in_memory(
 ) -> None:
     monkeypatch.setattr("multipert.data.on_disk.BLOCK", 300)
     counts = AnnData(cells.layers["counts"], obs=cells.obs, var=cells.var)
-    options = {"min_counts": 30, "min_genes": 5, "n_top_genes": 20}
+    options: dict[str, Any] = {"min_counts": 30, "min_genes": 5, "n_top_genes": 20}
     mp.data.write_cells(counts, tmp_path / "counts.zarr")
     expected = mp.preprocess(counts, **options)
 
@@ -166,7 +168,13 @@ def test_counts_on_disk_are_preprocessed_into_what_they_become_in_memory(
 
 @pytest.mark.parametrize("name", ["world.h5ad", "world.zarr"])
 def test_simulated_counts_are_written_as_they_are_drawn(name: str, tmp_path: Path) -> None:
-    world = {"n_genes": 40, "contexts": ("A", "B"), "perturbations": ("alpha",), "cells_per_group": 300, "seed": 5}
+    world: dict[str, Any] = {
+        "n_genes": 40,
+        "contexts": ("A", "B"),
+        "perturbations": ("alpha",),
+        "cells_per_group": 300,
+        "seed": 5,
+    }
     assert mp.data.simulate_to(tmp_path / name, **world) == 1200
     found, expected = mp.data.read_cells(tmp_path / name), mp.simulate(**world)
     np.testing.assert_array_equal(found.X.toarray(), expected.layers["counts"].toarray())
@@ -178,11 +186,11 @@ def test_of_files_on_disk_a_sample_is_scored_and_that_is_said(tmp_path: Path, mo
     adata = mp.simulate(n_genes=60, contexts=("A",), perturbations=("alpha", "beta"), cells_per_group=60)
     control = adata[adata.obs["condition"] == "control"].copy()
     truth = adata[adata.obs["condition"] != "control"].copy()
-    files = {"control": control, "truth": truth, "predicted": truth}
+    files: dict[str, Any] = {"control": control, "truth": truth, "predicted": truth}
     for name, cells in files.items():
         mp.data.write_cells(cells, tmp_path / f"{name}.zarr")
-    paths = {name: tmp_path / f"{name}.zarr" for name in files}
-    chosen = {"perturbation_key": "condition", "metrics": ["edist", "mse", "pearson_delta"]}
+    paths: dict[str, Any] = {name: tmp_path / f"{name}.zarr" for name in files}
+    chosen: dict[str, Any] = {"perturbation_key": "condition", "metrics": ["edist", "mse", "pearson_delta"]}
 
     whole = mp.evaluation.scorecard(**paths, **chosen, on_disk=True)
     monkeypatch.setattr(on_disk, "SCORED", 30)
@@ -202,7 +210,7 @@ def test_examples_on_disk_are_mixed_in_blocks_and_all_come_once(monkeypatch: pyt
     monkeypatch.setattr("multipert.training.examples.BLOCK", 10)
     monkeypatch.setattr("multipert.training.examples.FETCHED", 200)
     rows = np.random.default_rng(0).permutation(np.arange(0, 2000, 2))
-    examples = Examples(Stored(), {"x": rows}, {})  # type: ignore[arg-type]
+    examples = Examples(Stored(), {"x": rows}, {})
 
     order = examples.shuffled(np.random.default_rng(1))
 

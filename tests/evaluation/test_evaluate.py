@@ -230,7 +230,7 @@ def test_a_prediction_of_ours_that_was_transformed_since_is_refused(transform: A
     cells = mp.simulate(
         n_genes=300, contexts=["A", "B", "C"], cells_per_group=80, context_specific=0.0, response=0.5, seed=1
     )
-    keys = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+    keys: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
     data = mp.PerturbationData.from_anndata(cells, **keys)
     model = mp.models.create("mean-shift").fit(data, mp.leave_context_out(data, "B"))
     control = data.to_anndata(data.rows(condition="control", context="B"))

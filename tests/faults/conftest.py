@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ import multipert as mp
 from multipert.data import write_cells
 
 KEYS = ("--perturbation-key", "condition", "--control", "control", "--context-key", "cell_type")
-KNOWN = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KNOWN: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 OURS = ("-c", "from multipert.cli import main; main()")
 EPOCHS = 60
 SLOW_FIT = ("--model", "mtae", "--hold-out", "B", "--epochs", str(EPOCHS), "--set", "batch_size=8", "--set", "latent=4")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import multipert as mp
 from multipert.data import write_cells
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 HELD_OUT = "B"
 RUNS: dict[str, dict[str, Any]] = {
     "mean-shift": {},

@@ -1,6 +1,7 @@
 """Which perturbation to take, at what dose, and which are alike."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import multipert as mp
 from multipert.models import dose_response, film_distances, rank
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Predicted into a file part by part: the same cells as in memory, whole or not there."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,12 @@ from multipert.data import read_cells
 from multipert.errors import InputError
 from multipert.models import prediction
 
-KNOWN = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type", "counts_layer": "counts"}
+KNOWN: dict[str, Any] = {
+    "perturbation_key": "condition",
+    "control": "control",
+    "context_key": "cell_type",
+    "counts_layer": "counts",
+}
 
 
 @pytest.fixture(scope="module")

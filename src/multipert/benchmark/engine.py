@@ -290,14 +290,14 @@ def spread(
 
 def _cause(client: "Client", error: Exception) -> Exception:
     """What a worker died of, where its nanny says that it took too much memory."""
-    from distributed.scheduler import KilledWorker
-
-    if not isinstance(error, KilledWorker):
+    # Dask's KilledWorker names the last worker that it died on.
+    address = getattr(getattr(error, "last_worker", None), "address", None)
+    if address is None:
         return error
     until = time.monotonic() + _SAYS_WHY
     while time.monotonic() < until:
         for _, event in client.get_events("worker-restart-memory"):
-            if event["worker"] == error.last_worker.address:
+            if event["worker"] == address:
                 return MemoryError(
                     f"killed for memory: its process held {event['rss'] / 2**30:.1f} GiB, near all that it may; give "
                     "workers more, or leave cells on disk (on_disk = true in the study)"

@@ -184,5 +184,5 @@ def _ranges(firsts: Rows, ends: Rows) -> Rows:
     return np.concatenate([np.arange(first, end) for first, end in zip(firsts, ends, strict=True)])
 
 
-Expression: TypeAlias = sparse.csr_matrix | MatrixOnDisk
-"""(cells, genes) float32 in memory or on disk: ``matrix[rows]`` is a csr_matrix of these rows."""
+Expression: TypeAlias = Any
+"""(cells, genes) float32: a csr_matrix, or a MatrixOnDisk; ``matrix[rows]`` is a csr_matrix of these rows."""

@@ -122,7 +122,7 @@ def check(
     Raises
     ------
     InputError
-        As ``PerturbationData.from_anndata``.
+        As ``PerturbationData.from_anndata``; or the cells are on disk.
     """
     chosen: list[Finding] = []
     if not isinstance(data, PerturbationData):
@@ -134,6 +134,10 @@ def check(
         adata = read_cells(path) if path is not None else data
         chosen = list(chosen_genes(adata))
         data = PerturbationData.read(adata, keys)
+    if data.is_on_disk:
+        raise InputError(
+            "a check reads all cells at once: read them into memory (on_disk=False), or check some of them"
+        )
     responses = Responses(data, seed)
     groups = _groups(data, responses)
     similarity = responses.similarity()

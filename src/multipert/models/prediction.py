@@ -195,7 +195,7 @@ def _in_parts(request: _Request, out: Path, noted: Mapping[str, str]) -> tuple[i
                 sums += block[0].sum(dtype=np.float64)
                 largest = max(largest, float(block[0].max()))
         obs = request.obs
-        made = request.uns({"sum": sums / len(obs), "largest": largest}) | noted
+        made = request.uns({"sum": sums / len(obs), "largest": largest}) | dict(noted)
         writer.finish(obs, pd.DataFrame(index=pd.Index(genes)), {"multipert": made})
     return len(obs), made
 

@@ -151,8 +151,8 @@ def readers(folder: Path, cells: int = 200_000, batch: int = 64) -> None:
                 values = rng.poisson(2, part * each).astype(np.float32) + 1
                 starts = np.arange(part + 1) * each
                 writer.append(csr_matrix((values, columns.astype(np.int32), starts), shape=(part, GENES)))
-            tables = (pd.DataFrame(index=pd.RangeIndex(n).astype(str)) for n in (cells, GENES))
-            writer.finish(*tables, {})
+            obs, var = (pd.DataFrame(index=pd.RangeIndex(n).astype(str)) for n in (cells, GENES))
+            writer.finish(obs, var, {})
         node = read_cells(folder / name, on_disk=True).X.group
         matrix = MatrixOnDisk(node)
         matrix.note_all_read()

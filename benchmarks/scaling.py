@@ -8,6 +8,7 @@ seconds of a fit are that times its steps. Nothing that is shown was trained to 
 
 import argparse
 import os
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from benchmarks.memory import simulated
 from multipert.models.mtae import MTAe
 from multipert.process import own_process
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 ADAM = 3  # numbers a parameter: itself and two moments
 
 

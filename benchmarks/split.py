@@ -34,7 +34,7 @@ from multipert.process import own_process
 
 MODEL, NOTHING = "mtcell", "no-change"
 MODELS = (NOTHING, "mean-shift", "nearest-context", "linear", "resample", MODEL)
-SIMULATED = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+SIMULATED: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 
 
 def real(name: str) -> mp.PerturbationData:

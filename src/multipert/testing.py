@@ -16,7 +16,7 @@ from multipert.data import PerturbationData, leave_context_out, simulate
 from multipert.errors import InputError
 from multipert.models import MODELS, Model, load, preset_names
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 HELD_OUT = "B"
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ DRUGS = {"aspirin": "CC(=O)Oc1ccccc1C(=O)O", "salicylate": "OC(=O)c1ccccc1O", "e
 
 def cells(**options: object) -> mp.PerturbationData:
     adata = mp.simulate(n_genes=30, contexts=("A", "B"), cells_per_group=6, **options)  # type: ignore[arg-type]
-    keys = {"perturbation_key": "compound", "dose_key": "dose"} if "doses" in options else {}
+    keys: dict[str, Any] = {"perturbation_key": "compound", "dose_key": "dose"} if "doses" in options else {}
     return mp.PerturbationData.from_anndata(
         adata, **{"perturbation_key": "condition", "control": "control", "context_key": "cell_type"} | keys
     )
@@ -154,7 +155,7 @@ def test_genes_that_vary_together_lie_together_and_perturbed_cells_play_no_part(
     X = np.random.default_rng(0).gamma(2.0, 0.4, adata.shape).astype(np.float32)
     X[:, 1] = X[:, 0] * 0.9
     adata.X, perturbed = X, (adata.obs["condition"] != "control").to_numpy()
-    keys = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+    keys: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
     first = mp.PerturbationFeatures.from_genes(mp.PerturbationData.from_anndata(adata, **keys))
     apart = np.linalg.norm(first.table - first.table[0], axis=1)
     assert apart[1:].argmin() == 0

@@ -103,7 +103,12 @@ def test_additive_adds_up_the_members_of_a_combination() -> None:
 
 def test_additive_puts_a_dose_between_its_neighbours() -> None:
     cells = simulate(n_genes=120, perturbations=("alpha",), doses=(0.1, 1, 10), cells_per_group=30, seed=4)
-    keys = {"perturbation_key": "compound", "dose_key": "dose", "control": "control", "context_key": "cell_type"}
+    keys: dict[str, Any] = {
+        "perturbation_key": "compound",
+        "dose_key": "dose",
+        "control": "control",
+        "context_key": "cell_type",
+    }
     data = PerturbationData.from_anndata(cells, **keys)
     predicted = Additive().fit(data, leave_dose_out(data, 1)).predict(controls_of(data, "B"), "alpha@1")
     neighbours = [np.mean([shift(data, f"alpha@{dose}", c) for c in data.contexts], axis=0) for dose in (0.1, 10)]
@@ -361,7 +366,7 @@ def test_controls_are_matched_within_the_covariate() -> None:
     place = np.where(donor == "p1", 1.0, 3.0)[:, None] + np.where(condition == "drug", 0.5, 0.0)[:, None]
     obs = pd.DataFrame({"condition": condition, "donor": donor, "cell_type": "A"}, index=[f"c{i}" for i in range(120)])
     adata = AnnData((place + 0.01 * rng.random((120, 4))).astype(np.float32), obs=obs)
-    keys = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+    keys: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
     matched = PerturbationData.from_anndata(adata, **keys, covariate_key="donor")
     pooled = PerturbationData.from_anndata(adata, **keys)
 

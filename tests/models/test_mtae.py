@@ -262,7 +262,7 @@ def test_fewer_cells_than_a_batch_are_refused(data: mp.PerturbationData) -> None
 @pytest.mark.parametrize("with_name", [True, False])
 def test_doses_are_conditions_of_their_own(with_name: bool) -> None:
     adata = mp.simulate(n_genes=40, contexts=("A", "B"), perturbations=("drug",), doses=(0.1, 3), cells_per_group=20)
-    keys = {"perturbation_key": "compound", "control": "control"} if with_name else {"compound": "drug"}
+    keys: dict[str, Any] = {"perturbation_key": "compound", "control": "control"} if with_name else {"compound": "drug"}
     data = mp.PerturbationData.from_anndata(adata, dose_key="dose", context_key="cell_type", **keys)
     model = MTAe(**FAST).fit(data, mp.leave_context_out(data, "A"))
     predicted = model.predict(data.to_anndata(data.rows(condition="control")), "drug@3")

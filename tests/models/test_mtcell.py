@@ -1,6 +1,7 @@
 """mtcell: means carried over from other contexts, and cells that keep being the cells they were."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def test_perturbed_cells_are_compared_with_controls_of_their_own_donor() -> None
     cells, of_first = world[uneven].copy(), (world.obs["cell_type"] == "A").to_numpy() & uneven & first
     controls, truth = world[of_first & ~drug].copy(), world[of_first & drug].X.toarray().mean(axis=0)
 
-    def error(**covariate: str) -> float:
+    def error(**covariate: Any) -> float:
         """Of the predicted mean, as a share of the true response of the first donor."""
         model = create("mtcell").fit(PerturbationData.from_anndata(cells, **KEYS, **covariate))
         predicted = np.asarray(model.predict(controls, "drug").X).mean(axis=0)

@@ -27,7 +27,12 @@ from multipert.networks import VariationalAutoencoder
 from multipert.training import Shuffled
 
 FAST: dict[str, Any] = {"hidden": 16, "latent": 4, "batch_size": 16, "epochs": 10, "lr": 1e-2}
-DOSED = {"perturbation_key": "compound", "control": "control", "context_key": "cell_type", "dose_key": "dose"}
+DOSED: dict[str, Any] = {
+    "perturbation_key": "compound",
+    "control": "control",
+    "context_key": "cell_type",
+    "dose_key": "dose",
+}
 
 
 @pytest.fixture(scope="module")

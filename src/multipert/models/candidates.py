@@ -81,7 +81,7 @@ def rank(
     fitted = _several(models, level)
     metadata = fitted[0].metadata_
     names = list(perturbations or dict.fromkeys([*fitted[0].perturbations, *(features.names if features else ())]))
-    there = read_aligned(target, metadata.space, metadata.keys, missing_genes=missing_genes).X
+    there = read_aligned(target, metadata.space, metadata.keys, missing_genes=missing_genes).X[:]
     draws = _Draws(fitted, controls, names, features, missing_genes)
     way = np.asarray(there.mean(axis=0), dtype=np.float64).ravel() - draws.control
     length = float(way @ way)
@@ -259,7 +259,7 @@ class _Draws:
         self._cells = read_aligned(
             controls, metadata.space, metadata.keys, missing_genes=missing_genes, controls_only=True
         )
-        X = self._cells.X
+        X = self._X = self._cells.X[:]
         n, rng = X.shape[0], np.random.default_rng(0)
         self._drawn = np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(DRAWS)]) / n
         self.control = np.asarray(X.mean(axis=0), dtype=np.float64).ravel()
@@ -273,7 +273,7 @@ class _Draws:
         shifts = np.empty_like(self.before)
         for number, model in enumerate(self._models):
             condition = model.metadata_.conditions.index(name)
-            answer = model._answer(Question(self._cells.X, self._cells.context, self._cells.contexts, condition))
+            answer = model._answer(Question(self._X, self._cells.context, self._cells.contexts, condition))
             self._notes |= dict.fromkeys(answer.notes)
             mine = np.arange(DRAWS) % len(self._models) == number
             shifts[mine] = self._drawn[mine] @ np.maximum(answer.cells, 0) - self.before[mine]

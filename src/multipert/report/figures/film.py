@@ -84,7 +84,7 @@ def mapped(names: list[str], places: Floats, control: int, unseen: np.ndarray, n
     kinds = np.where(np.arange(len(names)) == control, "control", np.where(unseen, "predicted", "true"))
     for kind in COLOURS:
         of = kinds == kind
-        axes.scatter(*places[of].T, s=30, marker=MARKERS[kind], color=COLOURS[kind], lw=0, zorder=2)
+        axes.scatter(places[of, 0], places[of, 1], s=30, marker=MARKERS[kind], color=COLOURS[kind], lw=0, zorder=2)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.15)
     axes.set_xticks([])

@@ -88,7 +88,7 @@ def cells_a_second(run: Path) -> float:
         rows = list(csv.DictReader(table))
     batch = json.loads((run / "run.json").read_text("utf-8"))["parameters"]["batch_size"]
     # The first epoch is when code is compiled.
-    steps = int(rows[-1]["steps"]) - int(rows[0]["steps"])
+    steps = int(rows[-1]["step"]) - int(rows[0]["step"])
     return float(batch * steps / (float(rows[-1]["seconds"]) - float(rows[0]["seconds"])))
 
 

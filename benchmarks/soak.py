@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-KEYS = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
+KEYS: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 MODELS: dict[str, dict[str, Any]] = {"mtcell": {}, "mtae": {"epochs": 2, "hidden": 32, "latent": 8}, "linear": {}}
 
 

@@ -27,6 +27,7 @@ import multipert as mp
 from multipert.data import HeldOut, locate, split_by
 from multipert.data.structures import read_smiles, scaffold_groups, scaffolds
 from multipert.errors import InputWarning
+from multipert.models.network_model import NetworkModel
 
 SEEDS = {"mtae": (1,), "mtae-ot": (1, 2, 3)}
 """Of networks; of the others chance moves no mean."""
@@ -79,7 +80,9 @@ def compare(
 
 def network(name: str, data: mp.PerturbationData, split: mp.Split, seed: int) -> mp.models.Model:
     """A small network that is trained for some :data:`STEPS` steps, however many cells or pairs an epoch has."""
-    epoch = mp.models.create(name, **SMALL, epochs=1).planned_steps(data, split)
+    once = mp.models.create(name, **SMALL, epochs=1)
+    assert isinstance(once, NetworkModel)
+    epoch = once.planned_steps(data, split)
     return mp.models.create(name, seed=seed, **SMALL, epochs=max(1, round(STEPS / epoch)))
 
 

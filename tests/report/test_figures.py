@@ -1,13 +1,14 @@
 """Figures that are drawn where records have what they show."""
 
 from dataclasses import replace
+from typing import Any
 
 from multipert.report.figures.doses import half_effective_doses
 from multipert.report.figures.film import film_map
 from multipert.report.summary import summaries
 from report.study_by_hand import eight_doses, one_perturbation, several_perturbations, study
 
-ONE = {"metrics": ("edist",), "seeds": (1,), "noise": 0.0}
+ONE: dict[str, Any] = {"metrics": ("edist",), "seeds": (1,), "noise": 0.0}
 
 
 def test_the_dose_of_half_the_effect_is_drawn_and_told() -> None:

@@ -8,6 +8,7 @@ by leaving out one training context at a time: stacking (Wolpert 1992), with coe
 (Breiman 1996).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -203,12 +204,14 @@ class LeftOut:
     @property
     def control(self) -> Doubles:
         """(genes,) means of its control cells."""
-        return self.contexts.control[self.place]
+        mean: Doubles = self.contexts.control[self.place]
+        return mean
 
     @property
     def shift(self) -> Doubles:
         """(genes,) what is to be predicted."""
-        return self.contexts.perturbed[self.place] - self.control
+        shift: Doubles = self.contexts.perturbed[self.place] - self.control
+        return shift
 
     @property
     def others(self) -> Contexts:
@@ -218,7 +221,8 @@ class LeftOut:
     @property
     def weight(self) -> float:
         """One over the root of the shift's norm, so that no strong response rules alone."""
-        return max(float(np.linalg.norm(self.shift)), 1e-12) ** -0.5
+        norm = max(float(np.linalg.norm(self.shift)), 1e-12)
+        return 1 / math.sqrt(norm)
 
 
 def leave_each_out(contexts: Contexts) -> list[LeftOut]:

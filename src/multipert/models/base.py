@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from multipert.errors import InputError
 from multipert.models.left_out import LeftOutScore
 from multipert.models.parameters import DEFAULT, NoParameters, documentation, preset_of, resolve, signature
+from multipert.models.questions import Answer, Question
 from multipert.models.run_folder import check_free, write_run
 from multipert.training import History, TrainerConfig
 
@@ -33,53 +34,6 @@ if TYPE_CHECKING:
     from multipert.models.metadata import FitMetadata
     from multipert.models.run_folder import Arrays, Layout
     from multipert.training import Precision
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """What is asked of a model: control cells, and a perturbation.
-
-    Attributes
-    ----------
-    X
-        (cells, genes) control cells.
-    groups
-        (cells,) which cells are of one context.
-    contexts
-        The name of the context of each group; empty where they are not named.
-    condition
-        The perturbation, by its place among the conditions.
-    pilot
-        (cells, genes) perturbed cells of the same context, if there are any.
-    level
-        The probability with which intervals shall hold each gene's mean, if they are wanted.
-    """
-
-    X: csr_matrix
-    groups: npt.NDArray[np.int64]
-    contexts: tuple[str, ...]
-    condition: int
-    pilot: csr_matrix | None = None
-    level: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a model says of control cells under one perturbation.
-
-    Attributes
-    ----------
-    cells
-        (cells, genes) predicted profiles.
-    intervals
-        (groups, genes, 2) lower and upper end of each gene's mean in each group of cells, where they were asked for.
-    notes
-        What the user should know of it: sentences.
-    """
-
-    cells: npt.NDArray[np.float32]
-    intervals: npt.NDArray[np.float64] | None = None
-    notes: tuple[str, ...] = ()
 
 
 class Model(ABC):

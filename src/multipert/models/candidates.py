@@ -268,7 +268,7 @@ class _Draws:
 
     def shift(self, name: str) -> Doubles:
         """The mean shift under a perturbation in each draw, (draws, genes)."""
-        from multipert.models.base import Question
+        from multipert.models.questions import Question
 
         shifts = np.empty_like(self.before)
         for number, model in enumerate(self._models):

@@ -152,7 +152,7 @@ def _distance(
     truth: npt.NDArray[np.int64],
     controls: npt.NDArray[np.int64],
 ) -> float:
-    from multipert.models.base import Question
+    from multipert.models.questions import Question
 
     X = data.X[controls]
     answer = model._answer(Question(X, np.zeros(len(controls), dtype=np.int64), (context,), condition))

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multipert.errors import InputError
-from multipert.models.base import Answer, Model, Question
+from multipert.models.base import Model
 from multipert.models.cells import ENOUGH, LEVELS, Marginals, move
 from multipert.models.correction import DEPTH, Trees, correct, features
 from multipert.models.effects import kind_among, put_together, without_noise
@@ -41,6 +41,7 @@ from multipert.models.posterior import (
     update,
     variance,
 )
+from multipert.models.questions import Answer, Question
 from multipert.models.registry import register
 from multipert.models.transfer import (
     OF_NOISE,

@@ -21,11 +21,12 @@ from multipert.data.block_writer import write_in_blocks
 from multipert.data.on_disk import MatrixOnDisk, is_much
 from multipert.data.scored_cells import values_of
 from multipert.errors import InputError, InputWarning
-from multipert.models.base import Answer, Model, Question
+from multipert.models.base import Model
 from multipert.models.cells import keep
 from multipert.models.counts import to_counts
 from multipert.models.described import asked
 from multipert.models.pilot import read_pilot
+from multipert.models.questions import Answer, Question
 
 _FEWEST, _VALUES = 4_000, 16_000_000
 """Control cells that are predicted at a time where they are on disk, at least; and (cells x genes) values, at most."""

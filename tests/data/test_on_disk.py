@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -118,6 +119,30 @@ def test_indices_that_point_outside_are_refused(cells: AnnData, tmp_path: Path) 
         written["X/indices"][50] = 400
     with pytest.raises(InputError, match="the sparse matrix is damaged"):
         mp.PerturbationData.from_anndata(tmp_path / "cells.h5ad", **KNOWN, on_disk=True)
+
+
+@pytest.mark.parametrize("as_column", [lambda starts: starts[:, None], lambda starts: np.repeat(starts, 2)])
+def test_rows_that_begin_nowhere_are_refused(
+    as_column: Callable[[np.ndarray], np.ndarray], cells: AnnData, tmp_path: Path
+) -> None:
+    mp.data.write_cells(cells, tmp_path / "cells.h5ad")
+    with h5py.File(tmp_path / "cells.h5ad", "r+") as opened:
+        starts = as_column(opened["X/indptr"][:])
+        del opened["X/indptr"]
+        opened["X"]["indptr"] = starts
+    with pytest.raises(InputError, match="matrix is damaged"):
+        mp.PerturbationData.from_anndata(tmp_path / "cells.h5ad", **KNOWN, on_disk=True)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_column_that_no_file_can_hold_is_named(streamed: bool, cells: AnnData, tmp_path: Path) -> None:
+    data = mp.PerturbationData.from_anndata(cells, **KNOWN)
+    model = mp.models.create("mean-shift").fit(data)
+    controls = data.to_anndata(data.rows(condition=data.control))
+    controls.obs["odd"] = [np.ones(2) for _ in range(controls.n_obs)]
+    with pytest.raises(InputError, match=r"cannot be written .*'odd'.*drop or mend that column"):
+        model.predict_to(tmp_path / "out.h5ad", controls, data.perturbations[0], on_disk=streamed)
+    assert not (tmp_path / "out.h5ad").exists()
 
 
 @pytest.mark.parametrize(

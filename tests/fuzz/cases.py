@@ -96,14 +96,22 @@ def spoilt(world: World, name: str, rng: Rng, to: Path) -> tuple[Path, str]:
     return path, spoil_cells(path, rng)
 
 
+ON_DISK = 0.3
+"""Share of the cases in which cells are left in their file."""
+
+
 def predicting(world: World, rng: Rng, to: Path) -> tuple[str, Callable[[], None]]:
     """Control cells, log-normalised or raw, to a mean shift."""
     path, done = spoilt(world, choose(rng, ("controls", "controls", "raw")), rng, to)
     by_command = rng.random() < 0.15
+    on_disk = rng.random() < ON_DISK
 
     def go() -> None:
         run = world.folder / "runs" / "mean-shift"
-        if by_command:
+        if on_disk:
+            model(run).predict_to(to / "p.h5ad", path, "alpha", on_disk=True)
+            found = read_cells(to / "p.h5ad").X.toarray()
+        elif by_command:
             command("predict", run, "--cells", path, "--perturbation", "alpha", "--out", to / "p.h5ad")
             found = read_cells(to / "p.h5ad").X
         else:
@@ -120,9 +128,10 @@ def predicting(world: World, rng: Rng, to: Path) -> tuple[str, Callable[[], None
 def fitting(world: World, rng: Rng, to: Path) -> tuple[str, Callable[[], None]]:
     """Training cells to a mean shift."""
     path, done = spoilt(world, "data", rng, to)
+    on_disk = rng.random() < ON_DISK
 
     def go() -> None:
-        data = mp.PerturbationData.from_anndata(path, **KEYS)
+        data = mp.PerturbationData.from_anndata(path, **KEYS, on_disk=on_disk)
         fitted: Any = mp.models.create("mean-shift").fit(data)
         shifts, genes = reference(lambda: plain.expected_shifts(path))
         if list(fitted.metadata_.genes) != genes:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 from anndata.io import write_elem
 from numpy.typing import NDArray
 from scipy import sparse
 
-from multipert.data.files import ENDINGS, atomic_path, check_ending
+from multipert.data.files import ENDINGS, atomic_path, check_ending, tables_that_can_be_written
 from multipert.errors import InputError
 
 _CHUNK, _SHARD = 2**15, 2**22
@@ -64,8 +65,11 @@ class BlockWriter:
             if name not in self._file:
                 self._file.create_group(name)
             self._file[name].attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
-        for name, table in (("obs", obs), ("var", var), ("uns", uns)):
-            write_elem(self._file, name, table)
+        tables = AnnData(obs=obs, var=var, uns=uns)
+        tables.strings_to_categoricals()  # as anndata does before it writes: columns may lack some of their texts
+        with tables_that_can_be_written():
+            for name in ("obs", "var", "uns"):
+                write_elem(self._file, name, getattr(tables, name))
         self._file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
 
 

@@ -147,13 +147,23 @@ def write_cells(adata: AnnData, path: str | Path) -> None:
         The disk is full.
     """
     check_ending(path, ENDINGS)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
+    with atomic_path(path) as temporary, tables_that_can_be_written(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*zarr v2 data")
         if temporary.suffix == ".zarr":
             temporary.unlink()
             adata.write_zarr(temporary)
         else:
             temporary.write_bytes(_as_h5ad(adata))
+
+
+@contextmanager
+def tables_that_can_be_written() -> Iterator[None]:
+    """Raise an InputError where a column of a table holds what a file cannot: neither texts nor numbers."""
+    try:
+        yield
+    except TypeError as error:
+        where = " ".join(getattr(error, "__notes__", ["in some column of obs, var or uns"]))
+        raise InputError(f"the cells cannot be written ({error}: {where}): drop or mend that column") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

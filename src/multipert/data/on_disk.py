@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -94,23 +95,8 @@ class MatrixOnDisk:
     def __init__(self, node: Any) -> None:
         self._then: tuple[Callable[[sparse.csr_matrix], sparse.csr_matrix], ...] = ()
         self._canonical, self._odd = False, False
-        if hasattr(node, "shape"):
-            self.shape: tuple[int, int] = tuple(node.shape)
-            self._starts: Rows | None = None
-            self._arrays: tuple[Any, ...] = (node,)
-        else:
-            if (kind := node.attrs.get("encoding-type")) != "csr_matrix":
-                raise InputError(
-                    f"cells on disk are read by rows, and the expression is stored as {kind!r}: write it again as a "
-                    "csr_matrix (adata.X = adata.X.tocsr()), or read it into memory"
-                )
-            self.shape = (int(node.attrs["shape"][0]), int(node.attrs["shape"][1]))
-            self._starts = np.asarray(node["indptr"][:], dtype=np.int64)
-            self._arrays = node["data"], node["indices"]  # opened once: to open one takes longer than to read of it
-            stored = min(array.shape[0] for array in self._arrays)
-            starts = self._starts
-            if len(starts) != self.shape[0] + 1 or starts[0] or (np.diff(starts) < 0).any() or starts[-1] > stored:
-                raise InputError("the sparse matrix is damaged (its rows do not lie one after the other): copy it anew")
+        with _read_soundly():
+            self.shape, self._starts, self._arrays = _opened(node)
         self._n_stored = self.shape[1]
         if (dtype := self._arrays[0].dtype).kind not in "fiub":
             raise InputError(f"the expression is of type {dtype}, not numbers: convert it to float32")
@@ -127,7 +113,8 @@ class MatrixOnDisk:
         ascending = wanted if (np.diff(wanted) > 0).all() else np.unique(wanted)
         gaps = np.flatnonzero(np.diff(ascending) > _NEAR)
         firsts, ends = ascending[np.append(0, gaps + 1)], ascending[np.append(gaps, -1)] + 1
-        read, which = self._read(firsts, ends), _ranges(firsts, ends)
+        with _read_soundly():
+            read, which = self._read(firsts, ends), _ranges(firsts, ends)
         return self._finished(read if np.array_equal(which, wanted) else read[np.searchsorted(which, wanted)])
 
     def blocks(self, rows: Rows | None = None) -> Iterator[tuple[Rows, sparse.csr_matrix]]:
@@ -150,10 +137,7 @@ class MatrixOnDisk:
         values, columns = (_runs(array, self._starts[firsts], self._starts[ends]) for array in self._arrays)
         lengths = [np.diff(self._starts[first : end + 1]) for first, end in zip(firsts, ends, strict=True)]
         starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int32)
-        try:
-            read = sparse.csr_matrix((values, columns, starts), shape=(len(starts) - 1, self._n_stored))
-        except ValueError as error:
-            raise InputError(f"the sparse matrix is damaged ({error}): write the file again, or copy it anew") from None
+        read = sparse.csr_matrix((values, columns, starts), shape=(len(starts) - 1, self._n_stored))
         if self._canonical:
             read.has_sorted_indices = read.has_canonical_format = True
             return read
@@ -171,6 +155,38 @@ class MatrixOnDisk:
         for change in self._then:
             rows = change(rows)
         return rows
+
+
+@contextmanager
+def _read_soundly() -> Iterator[None]:
+    """Say in a sentence that a file does not hold what it says."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, IndexError, RuntimeError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
+        said = " ".join(str(error).split())
+        raise InputError(f"the expression is damaged ({said}): write the file again, or copy it anew") from error
+
+
+def _opened(node: Any) -> tuple[tuple[int, int], Rows | None, tuple[Any, ...]]:
+    """The shape of a matrix on disk, where the values of each row begin (none of a dense one), and its arrays."""
+    if hasattr(node, "shape"):
+        return tuple(node.shape), None, (node,)
+    if (kind := node.attrs.get("encoding-type")) != "csr_matrix":
+        raise InputError(
+            f"cells on disk are read by rows, and the expression is stored as {kind!r}: write it again as a csr_matrix "
+            "(adata.X = adata.X.tocsr()), or read it into memory"
+        )
+    shape = (int(node.attrs["shape"][0]), int(node.attrs["shape"][1]))
+    starts = np.asarray(node["indptr"][:], dtype=np.int64)
+    arrays = node["data"], node["indices"]  # opened once: to open one takes longer than to read of it
+    stored = min(array.shape[0] for array in arrays)
+    if starts.shape != (shape[0] + 1,) or any(array.ndim != 1 for array in arrays):
+        raise InputError("the sparse matrix is damaged (its parts have other shapes than it says): copy it anew")
+    if starts[0] or (np.diff(starts) < 0).any() or starts[-1] > stored:
+        raise InputError("the sparse matrix is damaged (its rows do not lie one after the other): copy it anew")
+    return shape, starts, arrays
 
 
 def _runs(array: Any, firsts: Rows, ends: Rows) -> NDArray[Any]:

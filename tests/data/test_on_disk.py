@@ -15,7 +15,7 @@ from scipy import sparse
 import multipert as mp
 from multipert.data import on_disk
 from multipert.data.on_disk import MatrixOnDisk
-from multipert.errors import InputError
+from multipert.errors import InputError, InputWarning
 
 KNOWN: dict[str, Any] = {"perturbation_key": "condition", "control": "control", "context_key": "cell_type"}
 
@@ -217,12 +217,12 @@ def test_of_files_on_disk_a_sample_is_scored_and_that_is_said(tmp_path: Path, mo
     paths: dict[str, Any] = {name: tmp_path / f"{name}.zarr" for name in files}
     chosen: dict[str, Any] = {"perturbation_key": "condition", "metrics": ["edist", "mse", "pearson_delta"]}
 
-    whole = mp.evaluation.scorecard(**paths, **chosen, on_disk=True)
+    whole = mp.scorecard(**paths, **chosen, on_disk=True)
     monkeypatch.setattr(on_disk, "SCORED", 30)
-    with pytest.warns(mp.errors.InputWarning, match="of the true cells, 120, 60 stand for all, evenly spaced"):
-        sample = mp.evaluation.scorecard(**paths, **chosen, on_disk=True)
+    with pytest.warns(InputWarning, match="of the true cells, 120, 60 stand for all, evenly spaced"):
+        sample = mp.scorecard(**paths, **chosen, on_disk=True)
 
-    np.testing.assert_allclose(whole["score"], mp.evaluation.scorecard(**files, **chosen)["score"], atol=1e-6)
+    np.testing.assert_allclose(whole["score"], mp.scorecard(**files, **chosen)["score"], atol=1e-6)
     assert (sample["score"].xs("mse", level="metric") == 0).all()
 
 

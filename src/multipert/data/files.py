@@ -424,11 +424,12 @@ def _check_size(path: Path, name: str, node: Any) -> None:
 
 
 def _check_labels(adata: AnnData, path: Path) -> None:
-    """Refuse categories that are no labels, but lists of some."""
+    """Refuse columns whose labels are none, but lists of some."""
     for name, table in (("obs", adata.obs), ("var", adata.var)):
-        for column in table.select_dtypes("category"):
-            if not all(map(is_scalar, table[column].cat.categories)):
-                raise InputError(f"{path} is damaged: {name}[{column!r}] has categories that are no labels")
+        for column in table.select_dtypes(["category", "object"]):
+            labels = getattr(table[column], "cat", None)
+            if not all(map(is_scalar, table[column] if labels is None else labels.categories)):
+                raise InputError(f"{path} is damaged: {name}[{column!r}] holds lists where labels belong")
 
 
 def _check_sparse(adata: AnnData, path: Path) -> None:

@@ -179,6 +179,8 @@ def _opened(node: Any) -> tuple[tuple[int, int], Rows | None, tuple[Any, ...]]:
             "(adata.X = adata.X.tocsr()), or read it into memory"
         )
     shape = (int(node.attrs["shape"][0]), int(node.attrs["shape"][1]))
+    if (kind := node["indptr"].dtype.kind) not in "iuf":
+        raise InputError(f"the sparse matrix is damaged (where its rows begin is of kind {kind!r}): copy it anew")
     starts = np.asarray(node["indptr"][:], dtype=np.int64)
     arrays = node["data"], node["indices"]  # opened once: to open one takes longer than to read of it
     stored = min(array.shape[0] for array in arrays)

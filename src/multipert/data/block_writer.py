@@ -65,11 +65,11 @@ class BlockWriter:
             if name not in self._file:
                 self._file.create_group(name)
             self._file[name].attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
-        tables = AnnData(obs=obs, var=var, uns=uns)
+        tables = AnnData(obs=obs, var=var)
         tables.strings_to_categoricals()  # as anndata does before it writes: columns may lack some of their texts
         with tables_that_can_be_written():
-            for name in ("obs", "var", "uns"):
-                write_elem(self._file, name, getattr(tables, name))
+            for name, table in (("obs", tables.obs), ("var", tables.var), ("uns", uns)):
+                write_elem(self._file, name, table)
         self._file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from multipert.cli.keys import Scheduler, Workers, check_workers
+
 if TYPE_CHECKING:
     from multipert.benchmark import Cost
 
@@ -14,13 +16,8 @@ def benchmark(
     study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where results go; what is done there is kept.")],
     plan: Annotated[bool, typer.Option("--plan", help="Say how much there is to do, and do nothing.")] = False,
-    workers: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Processes on this machine; its GPUs are dealt out to them.")
-    ] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do the work, such as tcp://node7:8786."),
-    ] = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -35,8 +32,7 @@ def benchmark(
     """Run every trial of a study that is not done yet: data sets x models x held-out contexts x seeds."""
     from multipert.benchmark import estimate_costs, plan_study, read_study, run_study
 
-    if scheduler is not None and workers != 1:
-        raise typer.BadParameter("--workers are processes on this machine; a cluster brings its own: give one of them")
+    check_workers(workers, scheduler)
     if memory is not None:
         _check_memory(memory, scheduler)
     asked = plan_study(read_study(study), device=device, announce=lambda line: print(line, file=sys.stderr))

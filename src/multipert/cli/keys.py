@@ -1,4 +1,4 @@
-"""The options that say how cells are to be read, the same for every command that reads them."""
+"""The options that several commands share: how cells are to be read, and where work is done."""
 
 from typing import Annotated
 
@@ -67,3 +67,16 @@ Features = Annotated[
         "genes=sets.gmt, genes=FILE or table=FILE (csv, tsv, parquet, npz, cells.h5ad:KEY).",
     ),
 ]
+Workers = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Processes on this machine; its GPUs are dealt out to them.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do the work, such as tcp://node7:8786."),
+]
+
+
+def check_workers(workers: int, scheduler: str | None) -> None:
+    """Refuse processes on this machine beside a cluster's."""
+    if scheduler is not None and workers != 1:
+        raise typer.BadParameter("--workers are processes on this machine; a cluster brings its own: give one of them")

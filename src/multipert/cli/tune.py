@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from multipert.cli.keys import Scheduler, Workers, check_workers
+
 
 def tune(
     study: Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study file.", show_default=False)],
@@ -17,20 +19,14 @@ def tune(
         int | None,
         typer.Option(metavar="N", help="Hold out only the N largest inner contexts of a data set.", show_default=False),
     ] = None,
-    workers: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Processes on this machine; its GPUs are dealt out to them.")
-    ] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do the work, such as tcp://node7:8786."),
-    ] = None,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
     """Search a model's parameters on the training contexts of a study; what it holds out is never read."""
     from multipert.benchmark import tune
 
-    if scheduler is not None and workers != 1:
-        raise typer.BadParameter("--workers are processes on this machine; a cluster brings its own: give one of them")
+    check_workers(workers, scheduler)
     try:
         found = tune(
             study,
@@ -49,11 +45,8 @@ def tune(
         raise typer.Exit(1) from None
     counts = found.trials["state"].value_counts()
     print(", ".join(f"{counts.get(state, 0)} {state}" for state in ("done", "stopped", "failed")))
-    print(
-        f"{found.about['objective']} over {len(found.contexts)} inner contexts (0 is no change, 1 a replicate):"
-        if found.about["normalised"]
-        else f"{found.about['objective']} over {len(found.contexts)} inner contexts:"
-    )
+    scale = " (0 is no change, 1 a replicate)" if found.about["normalised"] else ""
+    print(f"{found.about['objective']} over {len(found.contexts)} inner contexts{scale}:")
     for name, one in (("as it began", found.start), (f"best, trial {found.best['trial']}", found.best)):
         print(f"  {name:16} {one['value']:.4f}")
     print(f"preset: {(out / 'preset.toml').resolve()}\nread all: multipert report {out} --out search.html")

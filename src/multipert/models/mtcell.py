@@ -199,7 +199,7 @@ class MTCell(Model):
             X = question.X[cells]
             place = question.contexts[group] if question.contexts else None
             control = moments(X)
-            far = max(self.controls_.distance(control["mean"], sampling_variance(control, "mean", len(cells))), FAR)
+            far = self._far(control, len(cells))
             if far > FAR:
                 notes.append(f"{described(far)}: the response is scaled by {FAR / far:.2f}")
             means, shares = (
@@ -215,6 +215,10 @@ class MTCell(Model):
                 intervals.append(np.stack([np.maximum(means[0] - width, 0), means[0] + width], axis=1))
         return Answer(predicted, np.stack(intervals) if intervals else None, tuple(notes))
 
+    def _far(self, control: Moments, n_cells: int) -> float:
+        """How far such control cells lie from those of training, at least ``FAR``; a response is divided by it."""
+        return max(self.controls_.distance(control["mean"], sampling_variance(control, "mean", n_cells)), FAR)
+
     def known_response(self, condition: int, context: int) -> MeanResponse:
         """The means carried over to a context that training saw, with intervals."""
         control: Moments = {what: self._of(what, 0, np.array([context]))[0] for what in ("mean", "variance", "share")}
@@ -222,9 +226,7 @@ class MTCell(Model):
         if n_cells == 0:
             unknown = np.full(len(self.metadata_.genes), np.nan)
             return MeanResponse(unknown, unknown)
-        held_back = FAR / max(
-            self.controls_.distance(control["mean"], sampling_variance(control, "mean", n_cells)), FAR
-        )
+        held_back = FAR / self._far(control, n_cells)
         place = self.metadata_.contexts[context]
         means, variances = self._carry("mean", control, n_cells, condition, place, None, held_back)
         width = half_width(variances, int(self.learnt_["mean_left_out"][condition]), LEVEL)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -55,14 +54,16 @@ def search_page(search: SearchResults) -> str:
         counts=[(SIGNS[state], state, int(counts.get(state, 0))) for state in SIGNS if counts.get(state, 0)],
         took=duration(float(trials["seconds"].sum())),
         paired=[(name, *(_cell(value) for value in row)) for name, *row in paired.itertuples()],
-        pairs=_drawn(pairs(search, paired), "pairs", "Best values against those it began with", because)
+        pairs=to_svg(
+            pairs(search, paired), "pairs", title="Best values against those it began with", description=because
+        )
         if len(paired)
         else "",
-        history=_drawn(
+        history=to_svg(
             history(search),
             "history",
-            "The value of every trial, and the best so far",
-            f"{len(trials)} trials. {answer}",
+            title="The value of every trial, and the best so far",
+            description=f"{len(trials)} trials. {answer}",
         ),
         importances=_importances(search),
         slices=[
@@ -117,10 +118,6 @@ def _paired(search: SearchResults) -> pd.DataFrame:
 
 def _cell(value: float) -> Cell:
     return Cell(number(value, 3), value, lost=value < 0)
-
-
-def _drawn(figure: Figure, name: str, title: str, description: str) -> Markup:
-    return to_svg(figure, name, title=title, description=description)
 
 
 # Figures.

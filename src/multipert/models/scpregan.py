@@ -28,7 +28,6 @@ from multipert.training import Examples, Optimiser, SideBySide, Stage, Update, s
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
-    from torch import Tensor
 
     from multipert.data import PerturbationData, Split
     from multipert.models.metadata import FitMetadata
@@ -147,24 +146,20 @@ class ScPreGAN(OneForEach):
         import torch
 
         p = self.parameters
-        reconstruction = encoding = adversarial = torch.zeros(())
-        generated: dict[str, list[Tensor]] = {side: [] for side in OTHER_SIDE}
-        contexts: dict[str, list[Tensor]] = {side: [] for side in OTHER_SIDE}
-        for side, other in OTHER_SIDE.items():
-            x, context = batch.cells[NEXT[side]], batch.labels[side if p.label_slip else NEXT[side]]
-            z = network.encoder(x)
-            same, crossed = network.generate(z, side), network.generate(z, other)
-            same_z, crossed_z = network.encoder(same), network.encoder(crossed)
-            cycled = network.generate(crossed_z, side)
-            reconstruction = reconstruction + mean_squared_error(same, x)
-            encoding = encoding + sum(mean_squared_error(again, z.detach()) for again in (same_z, crossed_z))
-            for where, cells in ((side, same), (other, crossed), (side, cycled)):
-                generated[where].append(cells)
-                contexts[where].append(context)
-        for side in OTHER_SIDE:
-            # Three losses, each a mean over as many cells: judged together, the discriminator is normalised once.
-            together = torch.cat(generated[side]), torch.cat(contexts[side])
-            adversarial = adversarial + 3 * network.judge(*together, side, real=True)
+        x = [batch.cells[NEXT[side]] for side in OTHER_SIDE]
+        contexts = [batch.labels[side if p.label_slip else NEXT[side]] for side in OTHER_SIDE]
+        # A layer takes all cells of a loss at once: one product of many costs less than many of few.
+        z = torch.cat([network.encoder(cells) for cells in x])
+        generated = {side: network.generate(z, side) for side in OTHER_SIDE}
+        encoded = dict(zip(OTHER_SIDE, network.encoder(torch.cat(list(generated.values()))).chunk(2), strict=True))
+        # Each error is a mean over as many cells, so that twice one over both sides' cells is the sum of theirs.
+        encoding = torch.stack([2 * mean_squared_error(again, z.detach()) for again in encoded.values()]).sum()
+        reconstruction = adversarial = torch.zeros(())
+        for own, (side, other) in enumerate(OTHER_SIDE.items()):
+            reconstruction = reconstruction + mean_squared_error(generated[side].chunk(2)[own], x[own])
+            cycled = network.generate(encoded[other].chunk(2)[own], side)
+            cells, named = torch.cat([generated[side], cycled]), torch.cat([*contexts, contexts[own]])
+            adversarial = adversarial + 3 * network.judge(cells, named, side, real=True)
         loss = (
             p.reconstruction_weight * reconstruction + p.adversarial_weight * adversarial + p.encoding_weight * encoding
         )

@@ -4,6 +4,7 @@ python -m benchmarks.scale                                     # 1,000,000 x 2,0
 python -m benchmarks.scale --cells 50000 --in-memory 25000
 python -m benchmarks.scale --agree kang_subset                 # is a fit from disk as good as one in memory
 python -m benchmarks.scale --readers                           # how fast cells are read, beside scDataset if it is here
+python -m benchmarks.scale --workers 3 --memory 1.5GiB         # a study of them by processes of so much memory each
 """
 
 import argparse
@@ -21,6 +22,23 @@ CONTEXTS, PERTURBATIONS, HELD_OUT = ("A", "B", "C", "D", "E"), ("alpha", "beta",
 GROUPS = len(CONTEXTS) * (1 + len(PERTURBATIONS))
 EPOCHS = 3
 SEEDS, AGREE_EPOCHS = (1, 2, 3), 5
+
+TITLE = f"{'':42} {'seconds':>8} {'MB above':>10}"
+STUDY = """
+title = "Cells that do not fit in memory"
+seeds = [1]
+models = [{{ name = "{model}", epochs = 1 }}, {{ name = "scgen", epochs = 1 }}]
+
+[[datasets]]
+name = "cells"
+path = "{path}"
+perturbation_key = "condition"
+control = "control"
+context_key = "cell_type"
+on_disk = true
+held_out = ["{held_out}"]
+perturbations = ["alpha"]
+"""
 
 COMMAND = """
 import sys
@@ -196,6 +214,8 @@ def main() -> None:
     parser.add_argument("--model", default="mtae")
     parser.add_argument("--readers", action="store_true", help="measure how fast shuffled cells are read, instead")
     parser.add_argument("--agree", metavar="DATA", help="compare fits of these cells, of the catalogue, instead")
+    parser.add_argument("--workers", type=int, help="do a study by so many processes, instead")
+    parser.add_argument("--memory", default="1.5GiB", help="the most that each of them may take")
     parser.add_argument("--folder", type=Path, help="keep the files here, and take what is there already")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -205,26 +225,45 @@ def main() -> None:
         if options.agree is not None:
             agree(options.agree, options.model, Path(temporary))
             return
-        measure(options, options.folder or Path(temporary))
+        folder = options.folder or Path(temporary)
+        (study if options.workers else measure)(options, folder)
+
+
+def store(folder: Path, name: str, cells: int) -> Path:
+    """So many log-normalised cells, made where they are not there yet."""
+    counts, ready = folder / f"{name}.counts.zarr", folder / f"{name}.zarr"
+    if not counts.exists():
+        simulate(counts, cells)
+    if not ready.exists():
+        least = ("--genes", "0", "--min-counts", "1", "--min-genes", "1", "--on-disk")
+        command(f"preprocess {cells:,} cells", "preprocess", counts, "--out", ready, *least)
+    return ready
+
+
+def study(options: argparse.Namespace, folder: Path) -> None:
+    """Two models, one held-out context and one epoch, on the large store, by processes of little memory."""
+    print(TITLE)
+    cells = store(folder, "large", options.cells)
+    file, out = folder / "study.toml", folder / "study"
+    file.write_text(STUDY.format(path=cells, model=options.model, held_out=HELD_OUT), "utf-8")
+    workers = ("--workers", str(options.workers), "--memory", options.memory)
+    command(f"study by {options.workers} of {options.memory}", "benchmark", file, "--out", out, *workers)
+    with (out / "results.csv").open(encoding="utf-8") as table:
+        for trial in csv.DictReader(table):
+            print({name: trial[name] for name in ("label", "held_out", "edist", "seconds_fit", "peak_memory_mb")})
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
     """Do every step in ``folder``."""
     keys = ("--perturbation-key", "condition", "--control", "control", "--context-key", "cell_type")
     fit = ("--model", options.model, "--epochs", str(EPOCHS), "--hold-out", HELD_OUT)
-    print(f"{'':42} {'seconds':>8} {'MB above':>10}")
-    for name, cells in (("large", options.cells), ("small", options.in_memory)):
-        counts, ready = folder / f"{name}.counts.zarr", folder / f"{name}.zarr"
-        if not counts.exists():
-            simulate(counts, cells)
-        if not ready.exists():
-            least = ("--genes", "0", "--min-counts", "1", "--min-genes", "1", "--on-disk")
-            command(f"preprocess {cells:,} cells", "preprocess", counts, "--out", ready, *least)
+    print(TITLE)
     where = (("large", options.cells, "--on-disk"), ("small", options.in_memory, "--in-memory"))
     for name, cells, place in where:
+        ready = store(folder, name, cells)
         if not (folder / f"{name}.run" / "model.json").exists():
             said = f"fit {cells:,} cells, {place[2:].replace('-', ' ')}"
-            command(said, "fit", folder / f"{name}.zarr", *keys, *fit, "--out", folder / f"{name}.run", place)
+            command(said, "fit", ready, *keys, *fit, "--out", folder / f"{name}.run", place)
     for condition in ("control", "alpha"):
         if not (folder / f"{condition}.zarr").exists():
             choose(folder / "large.zarr", folder / f"{condition}.zarr", condition, options.predicted)

@@ -132,13 +132,15 @@ class ScPreGAN(OneForEach):
     def _discriminator_loss(self, network: CrossGenerator, batch: Batch) -> Terms:
         """The discriminators' loss, over a side's real cells and those generated on it from the other side."""
         import torch
+        from torch.nn.utils.parametrize import cached
 
         loss = torch.zeros(())
-        for side, other in OTHER_SIDE.items():
-            with torch.no_grad():
-                crossed = network.generate(network.encoder(batch.cells[other]), side)
-            loss = loss + network.judge(batch.cells[side], batch.labels[side], side, real=True)
-            loss = loss + network.judge(crossed, batch.labels[other], side, real=False)
+        with cached():  # a discriminator's weights are normalised once for real and generated cells
+            for side, other in OTHER_SIDE.items():
+                with torch.no_grad():
+                    crossed = network.generate(network.encoder(batch.cells[other]), side)
+                loss = loss + network.judge(batch.cells[side], batch.labels[side], side, real=True)
+                loss = loss + network.judge(crossed, batch.labels[other], side, real=False)
         return {"discriminators": loss}
 
     def _generator_loss(self, network: CrossGenerator, batch: Batch) -> Terms:

@@ -26,7 +26,7 @@ def accelerate(
     sparse
         Whether its profiles come as compressed sparse rows (dense ones are taken too).
     bfloat16
-        Whether layers that write profiles take their products in bfloat16 in training.
+        Whether layers that write profiles, or read dense ones, take their products in bfloat16 in training.
     compiled
         Whether loops may be compiled: dropout then draws other masks from the same stream.
 
@@ -42,13 +42,13 @@ def accelerate(
         module.forward = partial(forward, module)
         changed.append(module)
 
-    first: Callable[..., Tensor] = linear_of_sparse
+    first: Callable[..., Tensor] = partial(linear_of_sparse, bfloat16=bfloat16)
     dropout: Callable[..., Tensor] = dropout_of_sparse
     hidden: dict[type[nn.Module], Callable[..., Tensor]] = {}
     if compiled:  # only here: numba and its loops take a second to load
         from multipert.training.acceleration import hidden_layer, sparse_loops
 
-        first = partial(linear_of_sparse, transposed=sparse_loops.by_column)
+        first = partial(first, transposed=sparse_loops.by_column)
         dropout = sparse_loops.compiled_dropout_of_sparse
         hidden = {HiddenLayer: hidden_layer.compiled_hidden_layer, FilmLayer: hidden_layer.compiled_film_layer}
     for module in network.modules():

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from multipert.training.acceleration.bfloat16 import rounded_linear
+
 
 def compressed_rows(offsets: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Profiles ``(cells, genes)`` as a tensor of compressed sparse rows."""
@@ -31,10 +33,18 @@ def by_column(x: Tensor) -> tuple[Tensor, ...]:
     return tuple(map(torch.from_numpy, (rows.indices, rows.indptr, rows.data)))
 
 
-def linear_of_sparse(linear: nn.Linear, x: Tensor, transposed: Transposed = by_column) -> Tensor:
-    """``linear(x)`` for sparse or dense ``x`` ``(cells, n_in)``, fastest on weights stored input by input."""
+def linear_of_sparse(
+    linear: nn.Linear, x: Tensor, transposed: Transposed = by_column, *, bfloat16: bool = False
+) -> Tensor:
+    """``linear(x)`` for sparse or dense ``x`` ``(cells, n_in)``, fastest on weights stored input by input.
+
+    Dense ``x``, such as cells that a network has written, is taken in bfloat16 if asked for, in training.
+    """
     if x.layout != torch.sparse_csr:
-        return functional.linear(x.to(linear.weight.dtype), linear.weight, linear.bias)  # may come from a rounded layer
+        dtype = linear.weight.dtype
+        if bfloat16:
+            return rounded_linear(linear, x).to(dtype)
+        return functional.linear(x.to(dtype), linear.weight, linear.bias)  # may come from a rounded layer
     product: Tensor = _SparseProduct.apply(linear.weight, x, transposed)  # type: ignore[no-untyped-call]
     return product + linear.bias
 

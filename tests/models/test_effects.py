@@ -141,3 +141,25 @@ def test_what_is_left_out_together_is_predicted_by_the_others_alone() -> None:
     np.testing.assert_allclose(
         effects[4] - (_unexplained(smoother, together) @ (effects - smoother @ effects))[4], effects[rest].mean(axis=0)
     )
+
+
+def test_relative_errors_keep_a_few_strong_effects_from_choosing_for_all() -> None:
+    rng = np.random.default_rng(5)
+    sizes = np.where(np.arange(20) < 2, 30.0, 1.0)[:, None]
+    vectors, effects = rng.normal(size=(20, 3)), sizes * rng.normal(size=(20, 40))
+    plain, relative = (regress(vectors, effects, vectors[:1], relative=how) for how in (False, True))
+    lengths = (effects**2).sum(axis=1)
+    assert (relative.squares.sum(axis=1) / lengths).mean() < (plain.squares.sum(axis=1) / lengths).mean()
+    assert (relative.squares.sum(axis=1) / lengths).mean() < 1.05  # hardly worse than no change
+    nothing = np.where(np.arange(20) == 7, 0.0, 1.0)[:, None] * effects
+    assert np.isfinite(regress(vectors, nothing, vectors[:1], relative=True).weights).all()
+    assert np.isfinite(regress(vectors, 0 * effects, vectors[:1], relative=True).weights).all()
+
+
+def test_those_alike_choose_for_those_alike() -> None:
+    rng = np.random.default_rng(6)
+    vectors = rng.normal(size=(30, 4))
+    effects = np.where(np.arange(30) < 15, 1.0, 0.0)[:, None] * (vectors @ rng.normal(size=(4, 25)))
+    effects += np.where(np.arange(30) < 15, 0.0, 1.0)[:, None] * rng.normal(size=(30, 25))
+    linear, noise = (regress(vectors, effects, vectors[:15], like=rows) for rows in (range(15), range(15, 30)))
+    assert np.abs(linear.weights).sum() > 2 * np.abs(noise.weights).sum()

@@ -72,6 +72,8 @@ def regress(
     around_mean: bool = True,
     smooth: bool = False,
     together: npt.NDArray[np.bool_] | None = None,
+    like: Sequence[int] | None = None,
+    relative: bool = False,
 ) -> Regression:
     """Choose a ridge regression by leaving seen perturbations out, one at a time, or with what would give it away.
 
@@ -94,12 +96,21 @@ def regress(
         Whether Gaussian kernels may be chosen beside the linear one: effects that bend with features.
     together
         (seen, seen) which are left out with each; by default it alone.
+    like
+        The seen perturbations whose errors choose, by default all.
+    relative
+        Whether these errors are taken relative to the size of the effect, so that a few strong perturbations do not
+        choose for all others.
     """
     n = len(vectors)
     if n < 2:
         return Regression(np.ones((len(new), n)), effects**2)
     H = np.eye(n) - 1 / n if around_mean else np.eye(n)
     mean = np.full(n, 1 / n if around_mean else 0.0)
+    counts = np.isin(np.arange(n), np.arange(n) if like is None else like).astype(np.float64)[:, None]
+    if relative:
+        lengths = (effects**2).sum(axis=1, keepdims=True)
+        counts /= np.maximum(lengths, 1e-3 * lengths.mean() + 1e-300)  # one that does nothing does not choose alone
     best, chosen = np.inf, None
     for K, k in _kernels(vectors, new, smooth=smooth):
         sizes, axes = np.linalg.eigh(H @ K @ H)
@@ -109,11 +120,11 @@ def regress(
             inverse = (axes / (sizes + penalty)) @ axes.T if np.isfinite(penalty) else np.zeros((n, n))
             smoother = mean + (axes * sizes) @ axes.T @ inverse @ H
             left_out = effects - _unexplained(smoother, together) @ (effects - smoother @ effects)
-            size = float((left_out * effects).sum() / max((left_out**2).sum(), 1e-300))
+            size = float((counts * left_out * effects).sum() / max((counts * left_out**2).sum(), 1e-300))
             size = min(max(size, 0.0), 1.0)
             squares = (effects - size * left_out) ** 2
-            if squares.sum() < best:
-                best, chosen = float(squares.sum()), Regression(size * (mean + to_new @ inverse @ H), squares)
+            if (error := float((counts * squares).sum())) < best:
+                best, chosen = error, Regression(size * (mean + to_new @ inverse @ H), squares)
     assert chosen is not None
     return chosen
 
@@ -237,28 +248,40 @@ def put_together(
         """Whether training knows nothing of a member."""
         return not {member for member, _ in members_at(name, doses)} <= set[str]().union(*of)
 
-    how = {"around_mean": not by_number, "smooth": not by_number}
+    def like(kind: str) -> list[int]:
+        """The seen perturbations of a kind, or all where these are fewer than three.
+
+        Of combinations those that could be summed too, so that both ways are judged by the same.
+        """
+        rows = [row for row, one in enumerate(seen) if kind_among(one, seen, doses) == kind]
+        summed = [row for row in rows if kind != "combination" or all(part in index for part in members(seen[row]))]
+        return next((some for some in (summed, rows) if len(some) >= 3), list(range(len(seen))))
+
+    cases = {name: (strange(name), kind_among(name, seen, doses)) for name in asked}
     read = {
-        case: regress(v[: len(seen)], effects, v[len(seen) :], together=together if case else None, **how)
-        for case in set(map(strange, asked))
+        (alone, kind): regress(
+            v[: len(seen)],
+            effects,
+            v[len(seen) :],
+            around_mean=not by_number,
+            smooth=not by_number,
+            together=together if alone else None,
+            like=like(kind),
+            relative=True,
+        )
+        for alone, kind in set(cases.values())
     }
-    weights = {name: read[strange(name)].weights[row] for row, name in enumerate(asked)}
+    weights = {name: read[cases[name]].weights[row] for row, name in enumerate(asked)}
     for name in described:
-        if strange(name) not in read:
+        if name not in cases:
             continue
-        kind = kind_among(name, seen, doses)
-        parts = members(name)
-        like = [row for row, one in enumerate(seen) if kind_among(one, seen, doses) == kind]
-        # Of combinations those that could have been summed too, so that both ways are judged by the same.
-        summed = [row for row in like if kind != "combination" or all(part in index for part in members(seen[row]))]
-        like = summed or like or list(range(len(seen)))
-        squares = read[strange(name)].squares[like].mean(axis=0)
+        parts, squares = members(name), read[cases[name]].squares[like(cases[name][1])].mean(axis=0)
         if name in told and told[name].squares.sum() <= squares.sum():
             continue
         if name not in told and len(parts) > 1 and name not in doses and all(p in index or p in asked for p in parts):
             rows = [np.eye(len(seen))[index[p]] if p in index else weights[p] for p in parts]
             told[name] = PutTogether(np.sum(rows, axis=0), squares * sum(p not in index for p in parts))
-        elif name in asked:
+        else:
             told[name] = PutTogether(weights[name], squares)
     return told
 

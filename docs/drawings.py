@@ -92,7 +92,8 @@ def mtcell_steps(
 def violins(populations: Mapping[str, np.ndarray], genes: Sequence[str]) -> Figure:
     """Each gene's expression in each population of cells (cells, genes), a violin each; a dash at the mean."""
     colours = [GREY, ORANGE, "#7c6fae", BLUE]
-    figure, every = plt.subplots(-(-len(genes) // 7), 7, figsize=(9.4, 1.9 * -(-len(genes) // 7)), layout="constrained")
+    rows = -(-len(genes) // 4)  # four side by side can be read on a phone
+    figure, every = plt.subplots(rows, 4, figsize=(5.8, 1.5 * rows), layout="constrained")
     for axes in every.flat[len(genes) :]:
         axes.axis("off")
     for place, (axes, gene) in enumerate(zip(every.flat, genes, strict=False)):
@@ -102,7 +103,7 @@ def violins(populations: Mapping[str, np.ndarray], genes: Sequence[str]) -> Figu
                 body = axes.violinplot(values, [x], widths=0.85, showextrema=False)["bodies"][0]
                 body.set(facecolor=colour, alpha=0.75, linewidth=0)
             axes.hlines(values.mean(), x - 0.35, x + 0.35, color=colour, linewidth=1.5)
-        axes.set_title(gene, size=8)
+        axes.set_title(gene, size=9)
         axes.set(xticks=[], ylim=(-0.1, None))
         axes.tick_params(labelsize=7)
     handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours]

@@ -5,14 +5,24 @@ document.addEventListener("DOMContentLoaded", () => {
     bar.setAttribute("role", "navigation");
     bar.setAttribute("aria-label", "Site");
   });
-  each("button.search-button__button, details.hide > summary", (one) => one.removeAttribute("aria-label"));
+  each("button.search-button-field, details.hide > summary", (one) => one.removeAttribute("aria-label"));
   each("summary:has(> .toctree-toggle)", (one) => one.setAttribute("aria-label", "Pages below"));
+  each("thead tr + tr", (row) => { // pandas has a row for the index's name alone: it belongs into the corner above
+    const [name, ...others] = row.cells;
+    const corner = row.previousElementSibling.cells[0];
+    if (corner.textContent.trim() || others.some((one) => one.textContent.trim())) return;
+    corner.replaceWith(name);
+    row.remove();
+  });
   each("thead th, tbody th", (head) => {
     if (head.textContent.trim()) return;
     const cell = document.createElement("td"); // the corner of a table heads nothing
     head.replaceWith(cell);
   });
-  each(".output, pre", (box) => {
+  each(".output, .pst-scrollable-table-container, pre", (box) => {
+    const mark = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; // so that arrows scroll it
+    box.addEventListener("scroll", mark);
+    new ResizeObserver(mark).observe(box);
   });
 });

@@ -7,7 +7,8 @@ from pathlib import Path
 import multipert as mp
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT, BUILD = PYPROJECT["project"], PYPROJECT["build-system"]
 CONDA_CALLS = {"matplotlib": "matplotlib-base", "torch": "pytorch"}
 
 
@@ -22,6 +23,17 @@ def test_the_conda_recipe_asks_for_what_pip_does() -> None:
     asked = bounds([line.removeprefix("    - ") for line in run.splitlines()])
     wanted = bounds([*PROJECT["dependencies"], f"python{PROJECT['requires-python']}"])
     assert asked == {(CONDA_CALLS.get(name, name), bound) for name, bound in wanted}
+
+
+def test_the_conda_recipe_builds_the_same_program() -> None:
+    recipe = (ROOT / "conda" / "meta.yaml").read_text("utf-8")
+    assert f"  name: {PROJECT['name']}\n" in recipe
+    for program, function in PROJECT["scripts"].items():
+        assert f"    - {program} = {function}\n" in recipe
+    for name, bound in bounds([*BUILD["requires"], f"python{PROJECT['requires-python']}"]):
+        assert f"    - {name} {bound}\n" in recipe
+    assert f"  license: {PROJECT['license']}\n" in recipe
+    assert f"  summary: {PROJECT['description']}\n" in recipe
 
 
 def test_the_oldest_releases_are_those_that_pip_allows() -> None:

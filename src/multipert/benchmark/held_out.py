@@ -4,6 +4,7 @@ The one place where a prediction is scored, for a study and for a single run.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy.sparse import SparseEfficiencyWarning
 
 from multipert.benchmark.profiles import Profile, profile
 from multipert.benchmark.records import Overview, Reference, Scores, TrialResult
@@ -255,7 +257,8 @@ def overview(data: PerturbationData, dataset: str) -> Overview:
     rows = np.sort(np.random.default_rng(0).permutation(len(data))[:MAP_CELLS])
     cells = data.to_anndata(rows)
     sc.pp.pca(cells, n_comps=min(30, len(rows) - 1, len(data.genes) - 1), random_state=0)
-    sc.pp.neighbors(cells, n_neighbors=min(15, len(rows) - 1), random_state=0)
+    with warnings.catch_warnings(action="ignore", category=SparseEfficiencyWarning):  # of how scanpy does it
+        sc.pp.neighbors(cells, n_neighbors=min(15, len(rows) - 1), random_state=0)
     sc.tl.umap(cells, random_state=0)
     x, y = np.round(cells.obsm["X_umap"], 3).T
     umap = {

@@ -165,6 +165,21 @@ def test_workers_that_are_killed_with_their_search_lose_the_trials_in_flight(run
     assert list(course(out)["trial"]) == list(range(there + 2))
 
 
+def test_workers_of_a_cluster_make_its_trials(run: Run, tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    study, out = written(tmp_path, LINEAR), tmp_path / "found"
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        asked = ("--model", "linear", "--trials", "4", "--scheduler", cluster.scheduler_address)
+        code, _, said = run("tune", study, "--out", out, *asked)
+    assert code == 0
+    assert "[4/4]" in said
+    found = load_search(out)
+    assert len(found.done) == 4
+    alone = mp.tune(study, "linear", trials=1, out=tmp_path / "alone")
+    assert found.start["value"] == pytest.approx(alone.start["value"], rel=1e-6)
+
+
 def plan(folder: Path, text: str = NETWORK, model: str = "mtae", **options: Any) -> SearchPlan:
     return plan_search(read_study(written(folder, text)), model, **options)
 

@@ -19,6 +19,7 @@ from scipy.sparse import SparseEfficiencyWarning
 from multipert.benchmark.profiles import Profile, profile
 from multipert.benchmark.records import Overview, Reference, Scores, TrialResult
 from multipert.data import HeldOut, PerturbationData, Split
+from multipert.data.on_disk import SCORED
 from multipert.errors import InputError
 from multipert.evaluation import METRICS, bounds, calibrate, evaluate_many
 from multipert.evaluation.count_bounds import bounds_of_counts, calibrate_counts
@@ -93,17 +94,14 @@ class HeldOutCells:
     ) -> "HeldOutCells":
         """Take the cells that a rule tests on, and the control cells of the same context and covariate level.
 
-        Perturbations of which there are none are left out; of cells on disk, those that stand for each group
-        (:meth:`PerturbationData.sample`).
+        Perturbations of which there are none are left out; of cells on disk, as many are taken as are scored.
         """
         tested = np.flatnonzero(rule.masks(data)[0])
         rows = {name: np.intersect1d(tested, data.rows(condition=name)) for name in perturbations}
         controls = data.rows(condition=data.control, context=rule.context, covariate=rule.covariate)
-        truth = {name: data.to_anndata(data.sample(found)) for name, found in rows.items() if len(found)}
-        layer = data.keys.counts_layer
-        return cls(
-            dataset, str(rule.label), data.control, data.to_anndata(data.sample(controls)), truth, metrics, layer
-        )
+        truth = {name: data.to_anndata(data.sample(found, SCORED)) for name, found in rows.items() if len(found)}
+        control = data.to_anndata(data.sample(controls, SCORED))
+        return cls(dataset, str(rule.label), data.control, control, truth, metrics, data.keys.counts_layer)
 
     def reference(self, data: PerturbationData, split: Split) -> Reference:
         """Measure what they say of themselves: the bounds of every score, which metrics can tell, and their looks.

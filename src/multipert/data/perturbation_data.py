@@ -232,11 +232,11 @@ class PerturbationData:
         """Whether expression stays in its file."""
         return isinstance(self.X, MatrixOnDisk)
 
-    def sample(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those cells at ``rows``, a group, that stand for it: in memory all, on disk 20,000 at most, evenly spaced."""
-        if not self.is_on_disk or len(rows) <= SAMPLE:
+    def sample(self, rows: NDArray[np.int64], most: int = SAMPLE) -> NDArray[np.int64]:
+        """Those cells at ``rows``, a group, that stand for it: in memory all, on disk ``most``, evenly spaced."""
+        if not self.is_on_disk or len(rows) <= most:
             return rows
-        return rows[np.linspace(0, len(rows) - 1, SAMPLE).astype(np.int64)]
+        return rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
     def rows(
         self, *, condition: str | None = None, context: str | None = None, covariate: str | None = None

@@ -21,6 +21,16 @@ def test_every_name_of_the_package_in_the_documentation_can_be_imported(page: Pa
         assert pkgutil.resolve_name(f"multipert{dotted}"), f"{page.name} names multipert{dotted}"
 
 
+def test_the_reference_has_a_page_for_every_package_and_module() -> None:
+    inside = {f"multipert.{one.name}": one.ispkg for one in pkgutil.iter_modules(mp.__path__)}
+    packages = {name for name, is_package in inside.items() if is_package}
+    assert {"multipert", *packages} == {
+        *REFERENCE["PACKAGES"],
+        "multipert.cli",
+    }  # its commands have a page of their own
+    assert {*inside} - packages == {*REFERENCE["MODULES"], "multipert.progress"}  # how commands say how far they are
+
+
 @pytest.mark.parametrize("package", REFERENCE["PACKAGES"])
 def test_what_the_reference_documents_is_what_a_package_offers(package: str) -> None:
     module = importlib.import_module(package)

@@ -92,8 +92,8 @@ def error(
                 control = contexts.control[left_out]
                 guessed = some(control, contexts.control_noise[left_out], others)
                 found = guessed @ coefficients + trees(correction.features(control, guessed, coefficients, others))
-                missed += _missed(found, contexts, left_out)
-                response += _missed(np.zeros_like(found), contexts, left_out)
+                missed += squared_error(found, contexts, left_out)
+                response += squared_error(np.zeros_like(found), contexts, left_out)
     return missed / response
 
 
@@ -104,12 +104,12 @@ def linear(everywhere: Sequence[Contexts]) -> float:
         for left_out in range(len(contexts)):
             others = contexts.without(left_out)
             weights = ridge_weights(contexts.control[left_out], others.control, 1.0)
-            missed += _missed(weights @ (others.perturbed - others.control), contexts, left_out)
-            response += _missed(np.zeros(others.control.shape[1]), contexts, left_out)
+            missed += squared_error(weights @ (others.perturbed - others.control), contexts, left_out)
+            response += squared_error(np.zeros(others.control.shape[1]), contexts, left_out)
     return missed / response
 
 
-def _missed(shift: Doubles, contexts: Contexts, left_out: int) -> float:
+def squared_error(shift: Doubles, contexts: Contexts, left_out: int) -> float:
     """Squared error of a predicted shift, less the sampling noise of the truth."""
     control, perturbed = contexts.control[left_out], contexts.perturbed[left_out]
     reached = np.maximum(control + shift, 0)

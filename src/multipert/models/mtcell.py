@@ -10,8 +10,8 @@
 4. **Cells.** The values go to the cells in the order of the control cells' own: each predicted cell is its control
    cell, moved (:mod:`.cells`).
 
-There is no network and nothing to tune; where the training contexts cannot predict each other the coefficients fall to
-zero, and the prediction to no change.
+Unless asked for there is no network (:mod:`.member`) and nothing to tune; where the training contexts cannot predict
+each other the coefficients fall to zero, and the prediction to no change.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from multipert.models.correction import DEPTH, Trees, correct, features
 from multipert.models.effects import kind_among, put_together, without_noise
 from multipert.models.explanation import LEVEL, MeanResponse
 from multipert.models.familiarity import FAR, described
+from multipert.models.member import NONE, Member, MemberParameters, shift
 from multipert.models.moments import Moments, gene_moments, moments, sampling_variance
 from multipert.models.posterior import (
     KNOTS,
@@ -43,6 +44,7 @@ from multipert.models.posterior import (
 )
 from multipert.models.questions import Answer, Question
 from multipert.models.registry import register
+from multipert.models.run_folder import check_arrays
 from multipert.models.transfer import (
     OF_NOISE,
     Contexts,
@@ -87,13 +89,16 @@ class MTCell(Model):
     gives_intervals = True
     takes_features = True
     may_be_nan = ("quantiles",)
+    Parameters = MemberParameters
 
     learnt_: Arrays
+    member_: Member | None = None
 
     @property
     def n_parameters(self) -> int:
-        """How many coefficients were chosen, and answers of trees."""
-        return sum(self.learnt_[f"{what}_{name}"].size for what in ("mean", "share") for name in ("terms", "values"))
+        """How many coefficients were chosen, and answers of trees; and what training moved in a member."""
+        own = sum(self.learnt_[f"{what}_{name}"].size for what in ("mean", "share") for name in ("terms", "values"))
+        return own + (self.member_.network.n_parameters if self.member_ else 0)
 
     def _learn(
         self, data: PerturbationData, split: Split, config: TrainerConfig, identity: Mapping[str, Any]
@@ -104,15 +109,26 @@ class MTCell(Model):
         self.learnt_["unseen_squares"] = np.zeros((0, len(data.genes)))
         unseen = [name for c, name in enumerate(data.conditions) if c and not self.learnt_["cells"][c].any()]
         self._put_together(unseen)
-        conditions = range(len(data.conditions))
-        for what in ("mean", "share"):
+        self._stack(["mean", "share"])
+        self.member_ = None
+        if self.parameters.member != NONE:
+            self.member_ = Member.fit(self, data, split, config)
+        if self.member_ is None:
+            return History()
+        network = self.member_.network
+        self.device_, self.precision_ = network.device_, network.precision_
+        return network.history_
+
+    def _stack(self, values: Iterable[str]) -> None:
+        """Learn, for means or shares, how to carry them over, from the training contexts' moments."""
+        conditions = range(len(self.metadata_.conditions))
+        for what in values:
             left_out = self._leave_out(what, conditions)
             seen = [one for c, one in zip(conditions, left_out, strict=True) if c not in self.learnt_["unseen"]]
             coefficients = self.learnt_[f"{what}_terms"] = stack(seen)
             trees = correct(seen, coefficients)
             self.learnt_ |= {f"{what}_{name}": values for name, values in vars(trees).items()}
             self.learnt_ |= self._look_back(what, left_out)
-        return History()
 
     def _leave_out(self, what: str, conditions: Iterable[int]) -> list[list[LeftOut]]:
         """For each condition the contexts in which it was seen or put together, left out in turn; none of controls."""
@@ -199,11 +215,12 @@ class MTCell(Model):
             X = question.X[cells]
             place = question.contexts[group] if question.contexts else None
             control = moments(X)
-            far = self._far(control, len(cells))
+            far, asked = self._far(control, len(cells)), self._asks_member(condition)
+            network = shift(asked.network, X, condition) if asked else None
             if far > FAR:
                 notes.append(f"{described(far)}: the response is scaled by {FAR / far:.2f}")
             means, shares = (
-                self._carry(what, control, len(cells), condition, place, question.pilot, FAR / far)
+                self._carry(what, control, len(cells), condition, place, question.pilot, FAR / far, network)
                 for what in ("mean", "share")
             )
             # The same chance for a context whether it is predicted alone or among others.
@@ -228,9 +245,15 @@ class MTCell(Model):
             return MeanResponse(unknown, unknown)
         held_back = FAR / self._far(control, n_cells)
         place = self.metadata_.contexts[context]
-        means, variances = self._carry("mean", control, n_cells, condition, place, None, held_back)
+        asked = self._asks_member(condition)
+        network = asked.shifts[condition, context] if asked else None
+        means, variances = self._carry("mean", control, n_cells, condition, place, None, held_back, network)
         width = half_width(variances, int(self.learnt_["mean_left_out"][condition]), LEVEL)
         return MeanResponse(control["mean"], means, width)
+
+    def _asks_member(self, condition: int) -> Member | None:
+        """The member, where it has a say in a perturbation: it knows those alone that it saw."""
+        return self.member_ if self.member_ and condition not in self.learnt_["unseen"] else None
 
     def _carry(
         self,
@@ -241,10 +264,12 @@ class MTCell(Model):
         place: str | None,
         pilot: csr_matrix | None,
         held_back: float,
+        network: npt.NDArray[np.floating] | None,
     ) -> tuple[Doubles, Doubles]:
         """The mean, or the share, of each gene under a perturbation, and its variance, from the controls' moments.
 
         ``place`` is the name of the context, if it has one: what training saw there is believed as a pilot is.
+        ``network`` is the member's shift, if it is asked.
         """
         contexts = self._seen(condition)
         own = np.array([self.metadata_.contexts[k] == place for k in contexts])
@@ -261,6 +286,9 @@ class MTCell(Model):
             response = held_back * experience.trust * (guessed @ (coefficients * ~OF_NOISE) + missed)
             corrected = np.maximum(control[what] + response + guessed @ (coefficients * OF_NOISE), 0)
             shift = corrected - control[what]
+            if what == "mean" and network is not None and self.member_:
+                apart = np.maximum(control[what] + network, 0) - corrected
+                shift = shift + held_back * self.member_.weight * apart
             variances = variance(expected_squares(response, control[what], noise, others), experience)
         if own.any():
             here = everywhere.of(own)
@@ -344,12 +372,13 @@ class MTCell(Model):
         return Trees(*(self.learnt_[f"{what}_{name}"] for name in Trees.__dataclass_fields__))
 
     def _arrays(self) -> Arrays:
-        return self.learnt_
+        return self.learnt_ | (self.member_.arrays() if self.member_ else {})
 
     def _restore(self, arrays: Arrays) -> None:
-        self.learnt_ = arrays
+        self.member_, self.learnt_ = Member.take(self.parameters.member, self.seed, self.metadata_, arrays)
+        check_arrays(self.learnt_, self._own_layout(), unknown=self.may_be_nan)
 
-    def _layout(self) -> Layout:
+    def _own_layout(self) -> Layout:
         shape = len(self.metadata_.conditions), len(self.metadata_.contexts), len(self.metadata_.genes)
         by_gene: Layout = dict.fromkeys(("mean", "variance", "share"), (shape, "f"))
         coefficients: Layout = {f"{what}_terms": ((None,), "f") for what in ("mean", "share")}

@@ -38,6 +38,7 @@ numbers matter where there are one or two. They were chosen on simulated data an
 from, one to predict), where the best values hardly differ: half of a weak shift, all of a strong one, half-way to
 proportional."""
 
+SHIFTS = ("uniform", "similar", "nearest", "linear", "linear, light penalty")
 OF_NOISE = np.array([term.startswith("control noise") for term in PRIOR])
 LARGEST = 1.5
 """Bound of a coefficient."""
@@ -253,18 +254,27 @@ def stack(perturbations: Sequence[Sequence[LeftOut]]) -> Doubles:
     if not np.trace(products) > 0:
         return prior
     n = max(map(len, perturbations))
-    # How much of the prior: of the shift and of the noise of the control mean apart.
-    parts = np.stack([prior * ~OF_NOISE, prior * OF_NOISE], axis=1)
-    amplitude = _bounded(parts.T @ products @ parts, parts.T @ moments, 1.0)
-    # Learnt from n - 1 contexts, to be used with n: with a fixed amount of variance between contexts over that of the
-    # response, the best multiple of a mean of m contexts is 1 / (1 + ratio / m).
-    if amplitude[0] > 0:
-        amplitude[0] = 1 / (1 + (1 / amplitude[0] - 1) * (n - 1) / n)
+    # How much of the prior: of all shifts alike, of strong ones, of what the control mean changes, and of its noise.
+    alike, strong = np.isin(list(PRIOR), SHIFTS), np.isin(list(PRIOR), "strong")
+    parts = np.stack([prior * of for of in (alike, strong, ~(alike | strong | OF_NOISE), OF_NOISE)], axis=1)
+    whole = np.maximum(parts.sum(axis=0), 1e-12)
+    amplitude = _bounded(parts.T @ products @ parts, parts.T @ moments, [1 / whole[0], 1 / whole[1], 1, 1])
+    # Of a weak shift the first part is taken, of a strong one both.
+    weak, both = (_of_one_more(float(sum(amplitude[:i] * whole[:i])), n) for i in (1, 2))
+    amplitude[:2] = np.array([weak, both - weak]) / whole[:2]
     penalty = CAUTION / (n - 1) ** 5 * np.trace(products) / len(prior)
     return _bounded(products + penalty * np.eye(len(prior)), moments + penalty * parts @ amplitude, LARGEST)
 
 
-def _bounded(products: Doubles, moments: Doubles, largest: float) -> Doubles:
+def _of_one_more(multiple: float, n: int) -> float:
+    """The best multiple of a mean of n contexts, from that of a mean of n - 1.
+
+    With a fixed amount of variance between contexts over that of the response it is ``1 / (1 + ratio / n)``.
+    """
+    return 1 / (1 + (1 / multiple - 1) * (n - 1) / n) if 0 < multiple < 1 else multiple
+
+
+def _bounded(products: Doubles, moments: Doubles, largest: npt.ArrayLike) -> Doubles:
     """Least squares from its normal equations, every coefficient between 0 and ``largest``."""
     from scipy.optimize import lsq_linear  # only here: it takes long to import
 

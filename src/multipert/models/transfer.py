@@ -38,7 +38,8 @@ numbers matter where there are one or two. They were chosen on simulated data an
 from, one to predict), where the best values hardly differ: half of a weak shift, all of a strong one, half-way to
 proportional."""
 
-SHIFTS = ("uniform", "similar", "nearest", "linear", "linear, light penalty")
+ALIKE = ("uniform", "similar", "nearest", "linear", "linear, light penalty")
+"""Terms that take as much of weak shifts as of strong ones."""
 OF_NOISE = np.array([term.startswith("control noise") for term in PRIOR])
 LARGEST = 1.5
 """Bound of a coefficient."""
@@ -255,7 +256,7 @@ def stack(perturbations: Sequence[Sequence[LeftOut]]) -> Doubles:
         return prior
     n = max(map(len, perturbations))
     # How much of the prior: of all shifts alike, of strong ones, of what the control mean changes, and of its noise.
-    alike, strong = np.isin(list(PRIOR), SHIFTS), np.isin(list(PRIOR), "strong")
+    alike, strong = np.isin(list(PRIOR), ALIKE), np.isin(list(PRIOR), "strong")
     parts = np.stack([prior * of for of in (alike, strong, ~(alike | strong | OF_NOISE), OF_NOISE)], axis=1)
     whole = np.maximum(parts.sum(axis=0), 1e-12)
     amplitude = _bounded(parts.T @ products @ parts, parts.T @ moments, [1 / whole[0], 1 / whole[1], 1, 1])

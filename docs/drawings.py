@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 BLUE, ORANGE, GREY, PALE = "#0b6e99", "#c2410c", "0.45", "#d7e9f1"
 
@@ -106,7 +106,7 @@ def violins(populations: Mapping[str, np.ndarray], genes: Sequence[str]) -> Figu
         axes.set_title(gene, size=9)
         axes.set(xticks=[], ylim=(-0.1, None))
         axes.tick_params(labelsize=7)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours]
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in colours]
     figure.legend(handles, populations, loc="outside lower center", ncols=len(colours), frameon=False)
     return figure
 

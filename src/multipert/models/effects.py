@@ -258,6 +258,7 @@ def put_together(
         return next((some for some in (summed, rows) if len(some) >= 3), list(range(len(seen))))
 
     cases = {name: (strange(name), kind_among(name, seen, doses)) for name in asked}
+    judges = {kind: like(kind) for kind in {kind for _, kind in cases.values()}}
     read = {
         (alone, kind): regress(
             v[: len(seen)],
@@ -266,7 +267,7 @@ def put_together(
             around_mean=not by_number,
             smooth=not by_number,
             together=together if alone else None,
-            like=like(kind),
+            like=judges[kind],
             relative=True,
         )
         for alone, kind in set(cases.values())
@@ -275,7 +276,7 @@ def put_together(
     for name in described:
         if name not in cases:
             continue
-        parts, squares = members(name), read[cases[name]].squares[like(cases[name][1])].mean(axis=0)
+        parts, squares = members(name), read[cases[name]].squares[judges[cases[name][1]]].mean(axis=0)
         if name in told and told[name].squares.sum() <= squares.sum():
             continue
         if name not in told and len(parts) > 1 and name not in doses and all(p in index or p in asked for p in parts):

@@ -10,7 +10,6 @@ context at a time, of the network and of mtcell alike (cross-fitting): stacking,
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from multipert.models.network_model import NetworkModel
 from multipert.models.parameters import DEFAULT, parameter, preset_values
 from multipert.models.registry import MODELS, model_class
 from multipert.models.run_folder import Arrays, check_arrays
-from multipert.models.transfer import CAUTION, Doubles
+from multipert.models.transfer import Doubles, caution, weight
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -112,13 +111,13 @@ class Member:
             for done, context in enumerate(contexts, 1):
                 network = _fitted(model, data, _without(split, data, context), config)
                 controls = data.X[_controls(data, split, context)]
-                for apart, missed, weight in _left_out(model, context, network, controls):
-                    products += weight * float(apart @ apart)
-                    moments += weight * float(apart @ missed)
+                for apart, missed, counts in _left_out(model, context, network, controls):
+                    products += counts * float(apart @ apart)
+                    moments += counts * float(apart @ missed)
                 progress.update(done, f"without {data.contexts[context]}")
             network = _fitted(model, data, split, config)
             progress.update(len(contexts) + 1, "with all contexts")
-        penalty = CAUTION / (len(contexts) - 1) ** 5 * products
+        penalty = caution(len(contexts)) * products
         part = min(max(moments / (products + penalty), 0.0), 1.0) if products > 0 else 0.0
         shifts = np.zeros((len(data.conditions), len(data.contexts), len(data.genes)), dtype=np.float32)
         for context in np.flatnonzero(cells[0]).tolist():
@@ -198,8 +197,7 @@ def _left_out(
     """How a context is predicted that neither saw perturbed.
 
     Yields, for each perturbation that other contexts tell of, how far the network's mean lies from mtcell's own and how
-    far the truth does, (genes,) each; and one over the root of the true shift's norm, so that no strong response rules
-    alone.
+    far the truth does, (genes,) each; and how much it counts.
     """
     seen, alone = model.learnt_["cells"][:, context], copy.copy(model)
     cells = model.learnt_["cells"].copy()
@@ -212,5 +210,4 @@ def _left_out(
         control, own, _ = alone.known_response(condition, context)
         truth = model._of("mean", condition, np.array([context]))[0]
         apart = np.maximum(control + shift(network, controls, condition), 0) - own
-        norm = max(float(np.linalg.norm(truth - control)), 1e-12)
-        yield apart, truth - own, 1 / math.sqrt(norm)
+        yield apart, truth - own, weight(truth - control)

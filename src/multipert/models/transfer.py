@@ -38,8 +38,9 @@ numbers matter where there are one or two. They were chosen on simulated data an
 from, one to predict), where the best values hardly differ: half of a weak shift, all of a strong one, half-way to
 proportional."""
 
-ALIKE = ("uniform", "similar", "nearest", "linear", "linear, light penalty")
+ALIKE = np.isin([*PRIOR], ("uniform", "similar", "nearest", "linear", "linear, light penalty"))
 """Terms that take as much of weak shifts as of strong ones."""
+STRONG = np.isin([*PRIOR], "strong")
 OF_NOISE = np.array([term.startswith("control noise") for term in PRIOR])
 LARGEST = 1.5
 """Bound of a coefficient."""
@@ -222,9 +223,18 @@ class LeftOut:
 
     @property
     def weight(self) -> float:
-        """One over the root of the shift's norm, so that no strong response rules alone."""
-        norm = max(float(np.linalg.norm(self.shift)), 1e-12)
-        return 1 / math.sqrt(norm)
+        """How much it counts."""
+        return weight(self.shift)
+
+
+def weight(shift: Doubles) -> float:
+    """How much a left-out shift counts: one over the root of its norm, so that no strong response rules alone."""
+    return 1 / math.sqrt(max(float(np.linalg.norm(shift)), 1e-12))
+
+
+def caution(n: int) -> float:
+    """The penalty, as a share of the mean of the products, where so many contexts were left out in turn."""
+    return CAUTION / (n - 1) ** 5
 
 
 def leave_each_out(contexts: Contexts) -> list[LeftOut]:
@@ -256,14 +266,13 @@ def stack(perturbations: Sequence[Sequence[LeftOut]]) -> Doubles:
         return prior
     n = max(map(len, perturbations))
     # How much of the prior: of all shifts alike, of strong ones, of what the control mean changes, and of its noise.
-    alike, strong = np.isin(list(PRIOR), ALIKE), np.isin(list(PRIOR), "strong")
-    parts = np.stack([prior * of for of in (alike, strong, ~(alike | strong | OF_NOISE), OF_NOISE)], axis=1)
+    parts = np.stack([prior * of for of in (ALIKE, STRONG, ~(ALIKE | STRONG | OF_NOISE), OF_NOISE)], axis=1)
     whole = np.maximum(parts.sum(axis=0), 1e-12)
     amplitude = _bounded(parts.T @ products @ parts, parts.T @ moments, [1 / whole[0], 1 / whole[1], 1, 1])
     # Of a weak shift the first part is taken, of a strong one both.
     weak, both = (_of_one_more(float(sum(amplitude[:i] * whole[:i])), n) for i in (1, 2))
     amplitude[:2] = np.array([weak, both - weak]) / whole[:2]
-    penalty = CAUTION / (n - 1) ** 5 * np.trace(products) / len(prior)
+    penalty = caution(n) * np.trace(products) / len(prior)
     return _bounded(products + penalty * np.eye(len(prior)), moments + penalty * parts @ amplitude, LARGEST)
 
 

@@ -1,8 +1,10 @@
 """How Sphinx builds the documentation: `make docs`."""
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -63,3 +65,15 @@ html_theme_options = {
 }
 html_copy_source = False
 html_show_sourcelink = False
+
+
+def link_back(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Lead from a module's source to each of its names: Sphinx takes all to stand under one package, ours need not."""
+    if page.startswith("_modules/"):
+        block = r'(id="([\w.]+)">\n<a class="viewcode-back" href="[^"]*/([\w.]+)\.html#)[\w.]+'
+        context["body"] = re.sub(block, r"\1\3.\2", context["body"])
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("html-page-context", link_back)

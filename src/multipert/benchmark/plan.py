@@ -107,14 +107,8 @@ def plan_study(study: Study, *, device: str = "auto", announce: Callable[[str], 
     """
     cards, jobs = [], list[Job]()
     for place, dataset in enumerate(study.datasets):
-        announce(f"reading {dataset.name}: {dataset.source}")
-        content = fingerprint(dataset)
-        try:
-            data = prepare(dataset, content, None)
-        except InputError as error:
-            raise InputError(f"{study.where('datasets', place)}: {error}") from error
+        content, data, perturbations = read_dataset(study, place, dataset, announce)
         rules = _rules(study, place, dataset, data)
-        perturbations = scored_perturbations(study, place, dataset, data)
         cards.append(
             DatasetCard.of(
                 data,
@@ -248,14 +242,28 @@ def _held_out(study: Study, place: int, dataset: StudyDataset, data: Perturbatio
     return dataset.held_out or complete
 
 
-def scored_perturbations(study: Study, place: int, dataset: StudyDataset, data: PerturbationData) -> Sequence[str]:
-    """The perturbations to score: those named, or all.
+def read_dataset(
+    study: Study, place: int, dataset: StudyDataset, announce: Callable[[str], Any]
+) -> tuple[str, PerturbationData, Sequence[str]]:
+    """Read the data set at a place of a study: its fingerprint, its cells and the perturbations to score.
 
     Raises
     ------
     InputError
-        One that is named is not there: file and line are named.
+        The cells cannot be read, or lack a context or perturbation that the study names: file and line are named.
     """
+    announce(f"reading {dataset.name}: {dataset.source}")
+    content = fingerprint(dataset)
+    try:
+        data = prepare(dataset, content, None)
+    except InputError as error:
+        withheld = ("held_out",) if dataset.withheld else ()
+        raise InputError(f"{study.where('datasets', place, *withheld)}: {error}") from error
+    return content, data, _scored_perturbations(study, place, dataset, data)
+
+
+def _scored_perturbations(study: Study, place: int, dataset: StudyDataset, data: PerturbationData) -> Sequence[str]:
+    """The perturbations to score: those named, or all."""
     for number, name in enumerate(dataset.perturbations or ()):
         if name not in data.perturbations:
             raise InputError(

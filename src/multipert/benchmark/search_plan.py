@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from multipert.benchmark.cells import fingerprint, prepare
 from multipert.benchmark.jobs import FitJob
-from multipert.benchmark.plan import scored_perturbations
+from multipert.benchmark.plan import read_dataset
 from multipert.benchmark.search_trial import InnerContext
 from multipert.benchmark.study import Study, StudyDataset, StudyModel
 from multipert.data import HeldOut, PerturbationData, did_you_mean
@@ -105,14 +104,13 @@ def plan_search(
     space = _space(model, parameters)
     contexts, known = [], []
     for place, dataset in enumerate(study.datasets):
-        announce(f"reading {dataset.name}: {dataset.source}")
-        dataset, data = _put_away(study, place, dataset)
+        dataset = _put_away(study, place, dataset)
+        content, data, perturbations = read_dataset(study, place, dataset, announce)
         chosen = _inner(study, place, dataset, data, inner)
-        perturbations = scored_perturbations(study, place, dataset, data)
         if METRICS[metric].several and len(perturbations) < 2:
             raise InputError(f"{metric} needs several perturbations, and {dataset.name} has one: choose another metric")
         announce(f"{dataset.name}: what no change and a replicate score in {', '.join(chosen)}")
-        seed, content = study.seeds[0], fingerprint(dataset)
+        seed = study.seeds[0]
         for name in chosen:
             rule = HeldOut("context", context=name)
             fit = FitJob(dataset, content, rule, perturbations, (metric,), model.label, seed, model, parameters, device)
@@ -184,8 +182,8 @@ def _space(model: StudyModel, parameters: Mapping[str, Any]) -> dict[str, Range 
     return space
 
 
-def _put_away(study: Study, place: int, dataset: StudyDataset) -> tuple[StudyDataset, PerturbationData]:
-    """The data set without the perturbed cells of its held-out contexts, and its other cells."""
+def _put_away(study: Study, place: int, dataset: StudyDataset) -> StudyDataset:
+    """The data set without the perturbed cells of its held-out contexts."""
     where = study.where("datasets", place)
     if dataset.unseen:
         raise InputError(
@@ -197,11 +195,7 @@ def _put_away(study: Study, place: int, dataset: StudyDataset) -> tuple[StudyDat
             f"{where}: {dataset.name} does not say which contexts are held out, so the search would see all that the "
             "study tests on: name them as held_out"
         )
-    dataset = replace(dataset, withheld=dataset.held_out, held_out=None)
-    try:
-        return dataset, prepare(dataset, fingerprint(dataset), None)
-    except InputError as error:
-        raise InputError(f"{study.where('datasets', place, 'held_out')}: {error}") from error
+    return replace(dataset, withheld=dataset.held_out, held_out=None)
 
 
 def _inner(study: Study, place: int, dataset: StudyDataset, data: PerturbationData, most: int | None) -> Sequence[str]:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import multipert as mp
+from multipert.data.condition_names import members_at
 from multipert.data.condition_vectors import ConditionVectors, dose_basis
 from multipert.data.features import read_features
-from multipert.data.splits import members_at
 from multipert.data.structures import scaffold_groups, scaffolds
 
 DRUGS = {"aspirin": "CC(=O)Oc1ccccc1C(=O)O", "salicylate": "OC(=O)c1ccccc1O", "ethanol": "CCO"}

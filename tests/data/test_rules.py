@@ -23,7 +23,7 @@ from multipert.data import (
     perturbation_folds,
     split_by,
 )
-from multipert.data.splits import members
+from multipert.data.condition_names import members
 from multipert.errors import InputError
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from multipert.data.condition_names import members_at
 from multipert.data.features import PerturbationFeatures, Source, member_names
-from multipert.data.splits import members_at
 from multipert.errors import InputError
 
 if TYPE_CHECKING:

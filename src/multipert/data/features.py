@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from multipert.data.condition_names import members_at
 from multipert.data.hdf5_check import check_hdf5
-from multipert.data.splits import members_at
 from multipert.data.suggestions import did_you_mean, some
 from multipert.errors import InputError
 

@@ -8,6 +8,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from multipert.data.condition_names import members, undosed
 from multipert.data.conditions import Conditions, read_conditions
 from multipert.data.keys import Keys
 from multipert.data.perturbation_data import PerturbationData
@@ -64,11 +65,11 @@ class HeldOut:
         """The kind, and of a combination how many of its members training sees."""
         if self.kind != "combination":
             return self.kind
-        compounds = {name.rpartition("@")[0] or name for name in self.hidden}
-        members = (self.conditions[0].rpartition("@")[0] or self.conditions[0]).split("+")
+        hidden = {undosed(name) for name in self.hidden}
+        parts = members(undosed(self.conditions[0]))
         # A member is hidden wherever it occurs: alone, and in every combination.
-        seen = sum(member not in compounds for member in members)
-        return f"combination, {seen} of {len(members)} members seen"
+        seen = sum(part not in hidden for part in parts)
+        return f"combination, {seen} of {len(parts)} members seen"
 
     @property
     def unseen_conditions(self) -> tuple[str, ...]:

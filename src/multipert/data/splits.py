@@ -1,7 +1,7 @@
 """Which cells train, which validate, and which are held out."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from multipert.data.condition_names import members
 from multipert.data.files import write_text
 from multipert.data.held_out import HeldOut, Kind
 from multipert.data.perturbation_data import PerturbationData
@@ -320,34 +321,6 @@ def train_on_everything(data: PerturbationData) -> Split:
         The cells.
     """
     return split_by(data, HeldOut())
-
-
-def members(name: str) -> tuple[str, ...]:
-    """The members of a combination ``A+B``, or the name itself; a ``+`` at either end joins nothing."""
-    parts = name.split("+")
-    return tuple(parts) if all(parts) else (name,)
-
-
-def members_at(name: str, doses: Mapping[str, float]) -> tuple[tuple[str, float | None], ...]:
-    """The members of a perturbation and the dose of each; none where there is no dose.
-
-    Parameters
-    ----------
-    name
-        ``A``, ``A+B``, ``A+B@2`` (both at dose 2, where the perturbation is among ``doses``), or ``A@1+B@2``.
-    doses
-        The dose of each condition; empty without a dose key.
-    """
-    if name in doses:
-        return tuple((member, doses[name]) for member in members(name.rpartition("@")[0] or name))
-    found = []
-    for member in members(name):
-        compound, _, dose = member.rpartition("@")
-        try:
-            found.append((compound, float(dose)) if compound else (member, None))
-        except ValueError:
-            found.append((member, None))
-    return tuple(found)
 
 
 def _conditions_of(data: PerturbationData, names: str | Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from multipert.data.condition_names import undosed
 from multipert.errors import InputError
 
 if TYPE_CHECKING:
@@ -151,12 +152,12 @@ def dose_response(
     known = {name: dose for name, dose in metadata.doses.items() if name != metadata.conditions[0]}
     if not known:
         raise InputError("the model knows no doses: fit it to cells that were read with dose_key")
-    compounds = sorted({name.rpartition("@")[0] for name in known})
+    compounds = sorted({undosed(name) for name in known})
     compound = compounds[0] if compound is None and len(compounds) == 1 else compound
     if compound not in compounds:
         raise InputError(f"say which compound: {', '.join(compounds)}")
     place = [_index(gene, metadata.genes) for gene in genes]
-    measured = [dose for name, dose in known.items() if name.rpartition("@")[0] == compound]
+    measured = [dose for name, dose in known.items() if undosed(name) == compound]
     if doses is None:
         told = all(model.vectors_ is not None for model in fitted)
         doses = list(np.geomspace(min(measured), max(measured), 25)) if told else sorted(measured)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from multipert.data.condition_names import members, members_at, undosed
 from multipert.models.relatives import relatives
 
 if TYPE_CHECKING:
@@ -228,8 +229,6 @@ def put_together(
     dict
         By name; those of which nothing is known are not in it.
     """
-    from multipert.data.splits import members, members_at  # only here: models are listed without anndata's weight
-
     index = {name: row for row, name in enumerate(seen)}
     told = _by_relatives(names, index, effects, doses)
     if vectors is None:
@@ -337,11 +336,9 @@ def _size_of_sums(pairs: Sequence[tuple[Doubles, Doubles]]) -> float:
 
 def kind_among(name: str, seen: Sequence[str], doses: Mapping[str, float]) -> str:
     """How a perturbation lies among the seen ones: what errors of it are like."""
-    from multipert.data.splits import members
-
     if name in doses:
-        compound = name.rpartition("@")[0]
-        ladder = [doses[one] for one in seen if one != name and one in doses and one.rpartition("@")[0] == compound]
+        compound = undosed(name)
+        ladder = [doses[one] for one in seen if one != name and one in doses and undosed(one) == compound]
         if not ladder:
             return "combination" if len(members(compound)) > 1 else "single"
         return "below" if doses[name] < min(ladder) else "above" if doses[name] > max(ladder) else "between"

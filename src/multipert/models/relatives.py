@@ -3,6 +3,8 @@
 import math
 from collections.abc import Collection, Mapping
 
+from multipert.data.condition_names import members, undosed
+
 
 def relatives(name: str, seen: Collection[str], doses: Mapping[str, float]) -> dict[str, float]:
     """The perturbations whose shifts, so weighted, add up to the one expected of another; empty if there are none.
@@ -20,11 +22,9 @@ def relatives(name: str, seen: Collection[str], doses: Mapping[str, float]) -> d
     doses
         The dose of each condition; empty without doses.
     """
-    from multipert.data.splits import members  # only here, so that models are listed without the weight of anndata
-
     if name in doses:
-        compound, dose = name.rpartition("@")[0], doses[name]
-        ladder = sorted((doses[one], one) for one in seen if one in doses and one.rpartition("@")[0] == compound)
+        compound, dose = undosed(name), doses[name]
+        ladder = sorted((doses[one], one) for one in seen if one in doses and undosed(one) == compound)
         below = [step for step in ladder if step[0] < dose]
         above = [step for step in ladder if step[0] > dose]
         if below and above:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from multipert.benchmark import BOUNDS, StudyResults, mean_scores, over_seeds
 from multipert.benchmark.records import DatasetCard, ModelCard, Overview, Reference, TrialResult
+from multipert.data.condition_names import undosed
 from multipert.evaluation import METRICS, between_bounds, summarise
 from multipert.evaluation.trust import JUDGE, ROUNDING
 
@@ -303,7 +304,7 @@ class DatasetSummary:
         series: dict[str, dict[str, float]] = {}
         for perturbation in self.card.perturbations:
             if self.card.doses.get(perturbation, 0) > 0:
-                series.setdefault(compound(perturbation), {})[perturbation] = self.card.doses[perturbation]
+                series.setdefault(undosed(perturbation), {})[perturbation] = self.card.doses[perturbation]
         rising = {name: dict(sorted(doses.items(), key=lambda one: one[1])) for name, doses in series.items()}
         return {name: doses for name, doses in rising.items() if len(doses) > 1}
 
@@ -312,7 +313,7 @@ class DatasetSummary:
 
         Of a compound's doses the highest decides, so that a gene can be followed across doses.
         """
-        doses = self.doses.get(compound(perturbation), {perturbation: 0.0})
+        doses = self.doses.get(undosed(perturbation), {perturbation: 0.0})
         decides = max(doses, key=lambda name: doses[name])
         total = pd.Series(dtype=np.float64)
         for reference in self.references:
@@ -336,11 +337,6 @@ class DatasetSummary:
     def _summary(self) -> pd.DataFrame:
         table = self.results.summary
         return table[table["dataset"] == self.card.name].set_index("label")
-
-
-def compound(condition: str) -> str:
-    """What a condition is a dose of: itself where it is none."""
-    return condition.rpartition("@")[0] or condition
 
 
 def welch(reference: Reference, control: str, perturbation: str) -> np.ndarray:

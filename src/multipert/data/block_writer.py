@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,7 @@ from anndata.io import write_elem
 from numpy.typing import NDArray
 from scipy import sparse
 
-from multipert.data.files import ENDINGS, atomic_path, check_ending, tables_that_can_be_written
-from multipert.errors import InputError
+from multipert.data.files import path_of_cells, tables_that_can_be_written
 
 _CHUNK, _SHARD = 2**15, 2**22
 """Values that are compressed together, and those that share a file of a zarr folder: 128 kB of float32, and 16 MB."""
@@ -91,15 +89,10 @@ def write_in_blocks(path: str | Path, n_genes: int, layers: Sequence[str] = ()) 
     OSError
         The disk is full.
     """
-    check_ending(path, ENDINGS)
-    with atomic_path(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(zarr v2 data|no specification|autosharding).*")
+    with path_of_cells(path) as temporary:
         if temporary.suffix == ".zarr":
             import zarr
 
-            if not hasattr(zarr.Group, "create_array"):
-                raise InputError(f"{path} is written in blocks, which takes zarr 3: install it, or name an h5ad file")
-            temporary.unlink()
             yield BlockWriter(zarr.open_group(temporary, mode="w", zarr_format=3), temporary.parent, n_genes, layers)
         else:
             import h5py

@@ -146,14 +146,22 @@ def write_cells(adata: AnnData, path: str | Path) -> None:
     OSError
         The disk is full.
     """
-    check_ending(path, ENDINGS)
-    with atomic_path(path) as temporary, tables_that_can_be_written(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*zarr v2 data")
+    with path_of_cells(path) as temporary, tables_that_can_be_written():
         if temporary.suffix == ".zarr":
-            temporary.unlink()
             adata.write_zarr(temporary)
         else:
             temporary.write_bytes(_as_h5ad(adata))
+
+
+@contextmanager
+def path_of_cells(path: str | Path) -> Iterator[Path]:
+    """Lend a path as :func:`atomic_path` does, by its ending of an h5ad file or of a zarr folder still to be made."""
+    check_ending(path, ENDINGS)
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(zarr v2 data|no specification|autosharding).*")
+        if temporary.suffix == ".zarr":
+            temporary.unlink()
+        yield temporary
 
 
 @contextmanager
@@ -365,27 +373,28 @@ def _opened(path: Path, is_zarr: bool, wanted: bool | None) -> AnnData | None:
 
     from multipert.data.on_disk import is_large
 
-    if is_zarr:
-        import zarr
-
-        file: Any = zarr.open_group(path, mode="r")
-    else:
-        import h5py
-
-        file = h5py.File(path, "r")
-    nodes: dict[str | None, Any] = {
-        None: file.get("X"),
-        **{name: file["layers"][name] for name in file.get("layers") or ()},
-    }
+    file = _root(path, is_zarr)
+    layers = {name: file["layers"][name] for name in file.get("layers") or ()}
+    nodes: dict[str | None, Any] = {None: file.get("X"), **layers}
     matrices = {name: node for name, node in nodes.items() if node is not None and _is_matrix(node)}
     if not wanted and not any(map(is_large, matrices.values())):
         if not is_zarr:
             file.close()
         return None
     held = {name: node if hasattr(node, "shape") else sparse_dataset(node) for name, node in matrices.items()}
-    X = held.pop(None, None)
     tables = {name: read_elem(file[name]) for name in ("obs", "var", "uns") if name in file}
-    return AnnData(X, layers=held, **tables)
+    return AnnData(held.pop(None, None), layers=held, **tables)
+
+
+def _root(path: Path, is_zarr: bool) -> Any:
+    """The root group, opened to be read."""
+    if is_zarr:
+        import zarr
+
+        return zarr.open_group(path, mode="r")
+    import h5py
+
+    return h5py.File(path, "r")
 
 
 def _is_matrix(node: Any) -> bool:
@@ -394,15 +403,8 @@ def _is_matrix(node: Any) -> bool:
 
 def _check_named(path: Path, is_zarr: bool) -> None:
     """Refuse a file without the names of its cells or genes: anndata would number them."""
-    if is_zarr:
-        import zarr
-
-        opened = nullcontext(zarr.open_group(path, mode="r"))
-    else:
-        import h5py
-
-        opened = h5py.File(path, "r")
-    with opened as file:
+    root = _root(path, is_zarr)
+    with nullcontext(root) if is_zarr else root as file:
         if "obs" not in file and "var" not in file:
             raise ValueError("no AnnData")
         for table, what in (("obs", "cells"), ("var", "genes")):

@@ -20,7 +20,7 @@ import multipert as mp
 from benchmarks.split import DATA
 from multipert.models import correction, transfer
 from multipert.models.mtcell import MTCell
-from multipert.models.transfer import OF_NOISE, PRIOR, Contexts, ridge_weights, softmax_weights, terms
+from multipert.models.transfer import PRIOR, Contexts, ridge_weights, softmax_weights, terms
 from multipert.process import own_process
 
 Doubles = npt.NDArray[np.float64]
@@ -73,14 +73,16 @@ def error(
     """Relative squared error without some of the terms, or with one more."""
     tried = [] if more is None else [more]
     kept = np.array([name not in missing for name in PRIOR])
-    prior, of_noise = PRIOR | {one.__name__: 0.0 for one in tried}, np.append(OF_NOISE, [False] * len(tried))
+    masks = {"ALIKE": transfer.ALIKE, "STRONG": transfer.STRONG, "OF_NOISE": transfer.OF_NOISE}
+    longer = {name: np.append(mask, np.zeros(len(tried), dtype=bool)) for name, mask in masks.items()}
+    prior = PRIOR | {one.__name__: 0.0 for one in tried}
 
     def some(control: Doubles, noise: Doubles, others: Contexts) -> Doubles:
         left: Doubles = terms(control, noise, others) * kept
         return np.column_stack([left, *(one(left, control, others) for one in tried)])
 
     missed = response = 0.0
-    with patch.multiple(transfer, terms=some, PRIOR=prior, OF_NOISE=of_noise.astype(bool)):
+    with patch.multiple(transfer, terms=some, PRIOR=prior, **longer):
         for left_out in range(max(map(len, everywhere))):
             training = [contexts.without(left_out) for contexts in everywhere]
             known = [transfer.leave_each_out(others) for others in training]

@@ -86,7 +86,7 @@ def error(
         for left_out in range(max(map(len, everywhere))):
             training = [contexts.without(left_out) for contexts in everywhere]
             known = [transfer.leave_each_out(others) for others in training]
-            coefficients = transfer.stack(known)
+            coefficients = transfer.stack(known) if any(known) else transfer.from_one(training)
             trees = correction.correct(known, coefficients) if corrected else correction.Trees.none()
             for contexts, others in zip(everywhere, training, strict=True):
                 if left_out >= len(contexts):

@@ -18,7 +18,7 @@ from multipert.models import Model, create, load
 from multipert.models.cells import LEVELS, Marginals, move, positive_quantiles
 from multipert.models.correction import correct, features
 from multipert.models.posterior import look_back, update, variance
-from multipert.models.transfer import PRIOR, Contexts, leave_each_out, stack, terms
+from multipert.models.transfer import PRIOR, Contexts, from_one, leave_each_out, part_taken, stack, terms
 from multipert.testing import check_model
 
 
@@ -92,8 +92,28 @@ class TestTheMeanStep:
         truth = own.perturbed[0] - own.control[0]
         assert ((shift - truth) ** 2).sum() < 1.1 * (truth**2).sum()
 
-    def test_one_context_is_given_the_prior(self) -> None:
+    def test_where_nothing_responds_the_prior_is_kept(self) -> None:
         assert stack([leave_each_out(random_contexts(2, 1, effect=1.0))]).tolist() == list(PRIOR.values())
+
+    def test_what_one_context_loses_is_lost_in_proportion_elsewhere(self) -> None:
+        # Genes that went off, of which another context has twice as much, and one that came up to its level there.
+        before, after = np.array([[1.0, 1.5, 2.0, 0.5]]), np.array([[0.0, 0.0, 2.0, 1.0]])
+        noise = np.full((1, 4), 1e-4)
+        lost = Contexts(before, after, noise, noise)
+        target = np.array([2.0, 3.0, 2.0, 1.0])
+        means = target + terms(target, noise[0], lost) @ from_one([lost])
+        assert (means[:2] < 0.2 * target[:2]).all()
+        assert means[2] == pytest.approx(2.0, abs=0.1)
+        assert means[3] - target[3] < 0.9 * (after - before)[0, 3]
+
+    @settings(max_examples=30, deadline=None)
+    @given(seed=st.integers(0, 10_000), effect=st.floats(0, 2))
+    def test_the_part_taken_away_is_a_part(self, seed: int, effect: float) -> None:
+        one = random_contexts(seed, 1, effect=effect)
+        assert 0 <= part_taken([one]) <= 1
+        nothing_but_gains = Contexts(one.control, one.control + effect, one.control_noise, one.perturbed_noise)
+        assert part_taken([nothing_but_gains]) == 0
+        assert part_taken([]) == 0
 
     @pytest.mark.parametrize("n", [2, 3, 8])
     def test_coefficients_are_bounded(self, n: int) -> None:

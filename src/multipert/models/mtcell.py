@@ -50,6 +50,7 @@ from multipert.models.transfer import (
     Contexts,
     Doubles,
     LeftOut,
+    from_one,
     leave_each_out,
     softmax_weights,
     stack,
@@ -125,7 +126,8 @@ class MTCell(Model):
         for what in values:
             left_out = self._leave_out(what, conditions)
             seen = [one for c, one in zip(conditions, left_out, strict=True) if c not in self.learnt_["unseen"]]
-            coefficients = self.learnt_[f"{what}_terms"] = stack(seen)
+            alone = (self._contexts(what, c, self._seen(c)) for c in conditions[1:] if c not in self.learnt_["unseen"])
+            coefficients = self.learnt_[f"{what}_terms"] = stack(seen) if any(seen) else from_one(alone)
             trees = correct(seen, coefficients)
             self.learnt_ |= {f"{what}_{name}": values for name, values in vars(trees).items()}
             self.learnt_ |= self._look_back(what, left_out)

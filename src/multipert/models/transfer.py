@@ -9,7 +9,7 @@ by leaving out one training context at a time: stacking (Wolpert 1992), with coe
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -34,8 +34,8 @@ PRIOR = {
     "control noise, all contexts": 0.0,
 }
 """Coefficient of each term before any context is left out. Where several contexts can be asked, they decide; the
-numbers matter where there are one or two. They were chosen on simulated data and on pairs of contexts (one to learn
-from, one to predict), where the best values hardly differ: half of a weak shift, all of a strong one, half-way to
+numbers matter where there are two. They were chosen on simulated data and on pairs of contexts (one to learn from, one
+to predict), where the best values hardly differ: half of a weak shift, all of a strong one, half-way to
 proportional."""
 
 ALIKE = np.isin([*PRIOR], ("uniform", "similar", "nearest", "linear", "linear, light penalty"))
@@ -44,6 +44,12 @@ STRONG = np.isin([*PRIOR], "strong")
 OF_NOISE = np.array([term.startswith("control noise") for term in PRIOR])
 LARGEST = 1.5
 """Bound of a coefficient."""
+FROM_ONE = {"uniform": 0.7, "strong": 0.2, "proportional": 0.45, "control noise": 0.45}
+"""Coefficients where there is one context to learn from, so none to leave out (see :func:`from_one`)."""
+TAKES_AWAY = {"common level": 1.0, "falls in proportion": 0.75}
+"""What is added to them where a perturbation does nothing but take expression away."""
+WEAK = 0.03
+"""Part of the squared expression that counts as a response that takes nothing away."""
 CAUTION = 5.0
 """Weight of the prior among two contexts, in units of what the left-out contexts say; it falls with the fifth power of
 how many there are, less one: what is learnt from single contexts says little of how to combine two, and six speak for
@@ -274,6 +280,36 @@ def stack(perturbations: Sequence[Sequence[LeftOut]]) -> Doubles:
     amplitude[:2] = np.array([weak, both - weak]) / whole[:2]
     penalty = caution(n) * np.trace(products) / len(prior)
     return _bounded(products + penalty * np.eye(len(prior)), moments + penalty * parts @ amplitude, LARGEST)
+
+
+def from_one(perturbations: Iterable[Contexts]) -> Doubles:
+    """The coefficients of the terms, (terms,), where no perturbation was seen in two contexts.
+
+    Nothing can be left out, so they are those that predict one context best from another, by least squares over pairs
+    of them: of real and simulated cells, and of the same with perturbed cells in the place of control cells. As a cell
+    can only lose what it has, perturbations that take expression away are carried over in proportion, and two terms
+    count as much as a perturbation does so (see :func:`part_taken`).
+
+    Parameters
+    ----------
+    perturbations
+        What is known of each, in one context.
+    """
+    taken = part_taken(perturbations)
+    return np.array([FROM_ONE.get(term, 0.0) + taken * TAKES_AWAY.get(term, 0.0) for term in PRIOR])
+
+
+def part_taken(perturbations: Iterable[Contexts]) -> float:
+    """How much of what perturbations do is to take expression away, from 0 to 1.
+
+    ``sum min(D, 0)^2 / sum (D^2 + 0.03 c^2)`` over genes and perturbations: of a weak response less than there seems.
+    """
+    falls = whole = 0.0
+    for one in perturbations:
+        shift = without_noise(one.perturbed - one.control, one.perturbed_noise + one.control_noise)
+        falls += float((np.minimum(shift, 0) ** 2).sum())
+        whole += float((shift**2 + WEAK * one.control**2).sum())
+    return falls / max(whole, 1e-300)
 
 
 def _of_one_more(multiple: float, n: int) -> float:

@@ -221,7 +221,8 @@ def _transformed(X: Matrix) -> Literal["never", "once", "twice"] | None:
     }
     cells = np.unique(np.linspace(0, X.shape[0] - 1, min(_INSPECTED_CELLS, X.shape[0])).astype(np.int64))
     shown = X[cells]
-    found = [stored_values(shown[cell]).astype(np.float64) for cell in range(len(cells))]
+    # A row as a matrix: scipy 1.12 gives no row of a sparse array.
+    found = [stored_values(shown[[cell]]).astype(np.float64) for cell in range(len(cells))]
     for times, inverse in undo.items():
         with np.errstate(over="ignore", invalid="ignore"):
             undone = [inverse(values[values > 0]) for values in found]

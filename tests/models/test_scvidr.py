@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 import multipert as mp
 from models.conftest import KEYS
-from multipert.models.scgen import ScGen, balanced_delta, visible
+from multipert.models.scgen import ScGen, balanced_weights, visible
 from multipert.models.scvidr import (
     ScVIDR,
     ScVIDRDose,
@@ -182,7 +182,7 @@ def test_without_the_regression_all_contexts_move_by_one_balanced_delta(
     if matched:
         rows = rows[data.context[rows] != data.contexts.index("B")]
     z = model.latent(data.to_anndata(rows), "beta")
-    delta = balanced_delta(z, data.condition[rows] == 2, data.context[rows], np.random.default_rng((1, 2)))
+    delta = balanced_weights(data.condition[rows] == 2, data.context[rows], np.random.default_rng((1, 2))) @ z
     for context in ("A", "B"):
         controls = controls_of(data, context)
         moved = torch.from_numpy((model.latent(controls, "beta") + delta).astype(np.float32))

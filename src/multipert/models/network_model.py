@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -162,13 +162,20 @@ class NetworkModel(Model):
         self, X: Expression, pass_on: Callable[[Tensor], Tensor], rows: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.float32]:
         """What ``pass_on`` makes of all cells, or those at ``rows``, (cells, features), a batch at a time."""
+        return np.concatenate([passed for _, passed in self._batches(X, pass_on, rows)])
+
+    def _batches(
+        self, X: Expression, pass_on: Callable[[Tensor], Tensor], rows: npt.NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+        """Batches of what ``pass_on`` makes of the cells, each (cells, features), and where among them they stand."""
         import torch
 
         rows = np.arange(X.shape[0]) if rows is None else rows
-        starts = range(0, len(rows), PREDICTED_AT_ONCE)
-        batches = (torch.from_numpy(X[rows[i : i + PREDICTED_AT_ONCE]].toarray()) for i in starts)
-        with torch.no_grad():
-            return np.concatenate([pass_on(x).numpy() for x in batches])
+        for start in range(0, len(rows), PREDICTED_AT_ONCE):
+            place = slice(start, start + PREDICTED_AT_ONCE)
+            with torch.no_grad():
+                passed = pass_on(torch.from_numpy(X[rows[place]].toarray())).numpy()
+            yield place, passed
 
 
 class OneForEach(NetworkModel):

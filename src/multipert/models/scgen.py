@@ -148,8 +148,12 @@ class LatentArithmetic(OneForEach):
             rows, perturbed, context = rows[both], perturbed[both], context[both]
         if not perturbed.any():
             return np.full(self.parameters.latent, np.nan)
-        z = self._in_batches(data.X, network.encode, rows)
-        return balanced_delta(z, perturbed, context, np.random.default_rng((self.seed, condition)))
+        weights = balanced_weights(perturbed, context, np.random.default_rng((self.seed, condition)))
+        drawn = np.flatnonzero(weights)
+        delta = np.zeros(self.parameters.latent)
+        for place, z in self._batches(data.X, network.encode, rows[drawn]):
+            delta += weights[drawn[place]] @ z
+        return delta
 
     def _moved(self, network: VariationalAutoencoder, X: csr_matrix, delta: Doubles) -> Floats:
         """Control cells ``X`` (cells, genes) moved by ``delta`` (latent,) in latent space."""
@@ -229,16 +233,14 @@ def visible(data: PerturbationData, split: Split, conditions: Sequence[int]) -> 
     return rows[np.isin(data.condition[rows], conditions)]
 
 
-def balanced_delta(z: Floats, perturbed: npt.NDArray[np.bool_], context: Rows, rng: np.random.Generator) -> Doubles:
-    """Mean latent vector of perturbed cells minus that of control cells, contexts counting equally.
+def balanced_weights(perturbed: npt.NDArray[np.bool_], context: Rows, rng: np.random.Generator) -> Doubles:
+    """What each cell counts in the mean of perturbed cells minus that of control cells, contexts counting equally.
 
     Among control and among perturbed cells apart, each context is sampled (with replacement) up to the largest; then
     both sides are cut at random to the size of the smaller.
 
     Parameters
     ----------
-    z
-        (cells, latent) latent vectors.
     perturbed
         (cells,) which of them are perturbed; the others are control.
     context
@@ -249,14 +251,15 @@ def balanced_delta(z: Floats, perturbed: npt.NDArray[np.bool_], context: Rows, r
     Returns
     -------
     ndarray
-        (latent,)
+        (cells,): those of perturbed cells sum to 1, those of control cells to -1.
     """
     control, treated = (balanced(np.flatnonzero(side), context, rng) for side in (~perturbed, perturbed))
     size = min(len(control), len(treated))
-    sides = (control, treated)
-    before, after = (z[rng.choice(side, size, replace=False)].mean(axis=0, dtype=np.float64) for side in sides)
-    delta: Doubles = after - before
-    return delta
+    before, after = (
+        np.bincount(rng.choice(s, size, replace=False), minlength=len(context)) for s in (control, treated)
+    )
+    weights: Doubles = (after - before) / size
+    return weights
 
 
 def balanced(cells: Rows, context: Rows, rng: np.random.Generator) -> Rows:

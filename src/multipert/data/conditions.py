@@ -175,7 +175,7 @@ def joint_labels(obs: pd.DataFrame, columns: Sequence[str], role: str) -> tuple[
     InputError
         A column is missing, or a label is NaN.
     """
-    texts = []
+    read = []
     for key in columns:
         column = _column(obs, key, role)
         n_missing = int(column.isna().sum())
@@ -183,10 +183,15 @@ def joint_labels(obs: pd.DataFrame, columns: Sequence[str], role: str) -> tuple[
             raise InputError(
                 f"the {role} obs[{key!r}] is empty (NaN) in {n_missing} cells: label these cells or drop them"
             )
-        texts.append(column.astype(str).to_numpy(dtype=object))
-    joined = texts[0] if len(texts) == 1 else np.array([SEPARATOR.join(labels) for labels in zip(*texts, strict=True)])
-    codes, labels = pd.factorize(joined.astype(object), sort=True)
-    return codes.astype(np.int64), [str(label) for label in labels]
+        # Each label is turned into text once, not once a cell; but objects may be equal that read differently.
+        codes, labels = pd.factorize(column.astype(str) if column.dtype == object else column)
+        read.append((codes, labels.astype(str)))
+    codes, labels = read[0]
+    for more, others in read[1:]:
+        codes, pairs = pd.factorize(codes * len(others) + more)
+        labels = [f"{labels[pair // len(others)]}{SEPARATOR}{others[pair % len(others)]}" for pair in pairs]
+    names = sorted(set(labels))
+    return np.searchsorted(names, list(labels)).astype(np.int64)[codes], [str(name) for name in names]
 
 
 def _check_matched(

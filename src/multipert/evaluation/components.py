@@ -96,8 +96,11 @@ def standardised(parts: Sequence[Matrix], reference: Sequence[Matrix]) -> list[F
     genes = np.flatnonzero(expressed if expressed.any() else varies)
     if len(genes) == 0:
         return [np.zeros((part.shape[0], 1), np.float32) for part in parts]
-    scaled = [(as_dense(part[:, genes]) - mean[genes]) / spread[genes] for part in parts]
-    return [np.clip(part, -OUTLIER, OUTLIER).astype(np.float32) for part in scaled]
+    scaled = [np.empty((part.shape[0], len(genes)), np.float32) for part in parts]
+    for part, out in zip(parts, scaled, strict=True):
+        for rows in slices(part.shape[0], width=n_genes):
+            out[rows] = np.clip((as_dense(part[rows][:, genes]) - mean[genes]) / spread[genes], -OUTLIER, OUTLIER)
+    return scaled
 
 
 def _by_gram(parts: Sequence[Matrix], k: int) -> Floats:

@@ -111,9 +111,10 @@ def _rank_sums(group: Matrix, reference: Matrix) -> Floats:
     if both_sparse:
         group, reference = group.tocsc(), reference.tocsc()
     sums = np.empty(n_genes)
-    for genes in slices(n_genes, width=n_cells):
+    # A value that is sorted takes several times its own room.
+    sort, width = (_sort_stored, n_cells) if both_sparse else (_sort_all, 4 * n_cells)
+    for genes in slices(n_genes, width=width):
         part, rest = group[:, genes], reference[:, genes]
-        sort = _sort_stored if both_sparse else _sort_all
         sums[genes] = _midrank_sums(*sort(part, rest), part.shape, n_cells)
     return sums
 

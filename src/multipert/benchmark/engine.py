@@ -207,7 +207,8 @@ def _cluster(workers: int, scheduler: str | None, memory: str | None = None) -> 
     environment |= WAITING
     settings: dict[str, Any] = {"distributed.nanny.pre-spawn-environ": environment}
     if memory is not None:
-        environment["MALLOC_TRIM_THRESHOLD_"] = "65536"  # what is freed is given back at once, and not counted
+        # What is freed is given back at once, and not counted; and threads do not each keep what they freed.
+        environment |= {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
         # A worker is ended when it takes too much; until then it is let be.
         settings |= {f"distributed.worker.memory.{at}": False for at in ("target", "spill", "pause")}
         settings["distributed.scheduler.allowed-failures"] = 1

@@ -3,7 +3,7 @@
 python -m benchmarks.scale                                     # 1,000,000 x 2,000; needs 2 GB of disk
 python -m benchmarks.scale --cells 50000 --in-memory 25000
 python -m benchmarks.scale --agree kang_subset                 # is a fit from disk as good as one in memory
-python -m benchmarks.scale --readers                           # how fast cells are read, beside scDataset if it is here
+python -m benchmarks.scale --readers                           # how fast cells are read, beside scDataset and annbatch
 python -m benchmarks.scale --workers 3 --memory 1.5GiB         # a study of them by processes of so much memory each
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,14 @@ def agree(name: str, model: str, folder: Path) -> None:
 
 
 def readers(folder: Path, cells: int = 200_000, batch: int = 64) -> None:
-    """Print how many shuffled cells are read in a second of processor time, from an h5ad file and from a zarr store."""
+    """Print how many shuffled cells are read in a second of processor time, from an h5ad file and from a zarr store.
+
+    Beside scDataset and annbatch, where they are installed, with blocks and reads as large.
+    """
     import numpy as np
     import pandas as pd
     import torch
+    import zarr
     from anndata.io import sparse_dataset
     from scipy.sparse import csr_matrix
 
@@ -177,14 +182,19 @@ def readers(folder: Path, cells: int = 200_000, batch: int = 64) -> None:
         loader = DataLoader(torch.device("cpu"))
         ours = loader.endless(Shuffled(Examples(matrix, {"x": np.arange(cells)}, {}), batch), 1)
         ways = {"ours, as batches for a network": (len(one) for one in ours)}
-        try:
+        if find_spec("scdataset"):
             from scdataset import BlockShuffling, scDataset
-        except ImportError:
-            pass
-        else:
+
             for called, rows in (("ours", matrix), ("anndata's", sparse_dataset(node))):
                 shuffled = scDataset(_Rows(rows), BlockShuffling(BLOCK), batch, fetch_factor=FETCHED // batch, seed=1)
                 ways[f"scDataset, rows by {called} reader"] = (one.shape[0] for one in shuffled)
+        if name.endswith(".zarr") and find_spec("annbatch") and find_spec("zarrs"):  # it reads nothing else
+            from annbatch import Loader
+
+            loading = Loader(batch_size=batch, chunk_size=BLOCK, preload_nchunks=FETCHED // BLOCK, shuffle=True)
+            zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})  # as it asks for; the others are open
+            loading.add_dataset(sparse_dataset(read_cells(folder / name, on_disk=True).X.group))
+            ways["annbatch, decoded by zarrs"] = (one["X"].shape[0] for one in loading)
         for called, sizes in ways.items():
             started, read = time.process_time(), 0
             while read < 3 * FETCHED:

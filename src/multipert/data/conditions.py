@@ -184,14 +184,14 @@ def joint_labels(obs: pd.DataFrame, columns: Sequence[str], role: str) -> tuple[
                 f"the {role} obs[{key!r}] is empty (NaN) in {n_missing} cells: label these cells or drop them"
             )
         # Each label is turned into text once, not once a cell; but objects may be equal that read differently.
-        codes, labels = pd.factorize(column.astype(str) if column.dtype == object else column)
-        read.append((codes, labels.astype(str)))
+        codes, found = pd.factorize(column.astype(str) if column.dtype == object else column)
+        read.append((codes, [str(label) for label in found.astype(str)]))
     codes, labels = read[0]
     for more, others in read[1:]:
         codes, pairs = pd.factorize(codes * len(others) + more)
-        labels = [f"{labels[pair // len(others)]}{SEPARATOR}{others[pair % len(others)]}" for pair in pairs]
+        labels = [labels[pair // len(others)] + SEPARATOR + others[pair % len(others)] for pair in pairs.tolist()]
     names = sorted(set(labels))
-    return np.searchsorted(names, list(labels)).astype(np.int64)[codes], [str(name) for name in names]
+    return np.searchsorted(names, labels).astype(np.int64)[codes], names
 
 
 def _check_matched(

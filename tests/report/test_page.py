@@ -14,6 +14,7 @@ from multipert.report import study_page
 from multipert.report.summary import summaries
 from report.page_rules import ReadPage, broken_rules, read
 from report.study_by_hand import (
+    CELL_TYPES,
     card,
     eight_doses,
     one_perturbation,
@@ -199,8 +200,8 @@ def test_the_figures_of_the_study_have_their_counterparts(both: ReadPage) -> Non
         assert f"{metric} of every model by dose, liver" in drawn
         assert f"{metric} of every model by dose, kang_subset" not in drawn
     headings = [read(heading) for heading in both.find("h4")]
-    assert "Baseline metrics across contexts" in headings
-    assert "Distance metrics across doses" in headings
+    assert "Metrics of genes across contexts" in headings
+    assert "Metrics of distance across doses" in headings
     assert "Expression of ISG15 under stimulated by context: control, true and predicted cells" in drawn
     assert "Mean expression of ISG15 by dose of TCDD, mean over 4 contexts" in drawn
     assert "Mean expression of ISG15 by dose of TCDD, Macrophages" in drawn
@@ -219,6 +220,28 @@ def test_several_perturbations_without_doses_are_drawn_one_by_one() -> None:
     assert "edist of every model by perturbation, glioblastoma" in labels(page)
     assert table(page, "edist of every model for every perturbation of glioblastoma")
     assert "(9 pairs of a perturbation and a context)" in page.verdict
+
+
+def test_kinds_that_are_held_out_have_means_of_their_own() -> None:
+    first, second = CELL_TYPES[:2]
+    mixed = replace(one_perturbation(CELL_TYPES[:4]), unseen={first: "perturbation", second: "perturbation"})
+    results = quick_study(data=mixed, exceptions={("mtae", name): 0.2 for name in (first, second)})
+    page = ReadPage(study_page(results))
+    scores = {
+        kind: float(rows(table(page, f"Leaderboard of kang_subset by kind: {kind}").find("tbody")[0])["mtae"][0])
+        for kind in ("perturbation", "context")
+    }
+    of_all = float(rows(table(page, "Leaderboard of kang_subset, mean over all that").find("tbody")[0])["mtae"][0])
+    assert scores["context"] < of_all < scores["perturbation"]
+
+
+def test_notes_that_differ_in_a_number_are_one_sentence() -> None:
+    results = quick_study()
+    notes = [{"amplitude": f"cannot tell: {n} genes respond, 10 are needed; crossed"} for n in (4, 8)]
+    trials = [replace(one, notes=notes[place % 2]) for place, one in enumerate(results.trials)]
+    text = study_page(replace(results, trials=trials))
+    assert "amplitude: cannot tell: 4 to 8 genes respond, 10 are needed." in text
+    assert text.count("crossed.") == 1
 
 
 def test_the_doses_rise_and_their_means_are_told(both: ReadPage) -> None:

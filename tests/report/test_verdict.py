@@ -177,7 +177,7 @@ def test_the_response_to_another_perturbation_is_reported() -> None:
     results = study(several_perturbations(), quality={"mtae": 0.8, **BASELINES}, seeds=(1,), noise=0.0)
     one = judged(spoilt(results, "mtae", perturbed_pearson=0.1))
     assert (one.tone, one.answer) == ("lost", "No.")
-    assert "it is not the response to this perturbation but to any" in one.because
+    assert "it is the response to any perturbation rather than to this one" in one.because
 
 
 def test_a_response_that_is_too_weak_is_reported() -> None:

@@ -75,7 +75,7 @@ def mmd_rbf(comparison: Comparison) -> float:
 @metric(
     better="low",
     range=(-inf, inf),
-    meaning="edist with every expressed gene on one scale: prefers the right population to the right few genes",
+    meaning="as edist, every expressed gene on one scale: prefers the right population to the right few genes",
     source="edist; scaled as scanpy.pp.scale(max_value=10)",
     space="components",
     shares_control=True,
@@ -88,7 +88,7 @@ def edist_scaled(comparison: Comparison) -> float:
 @metric(
     better="low",
     range=(-2, 2),
-    meaning="mmd_rbf with every expressed gene on one scale",
+    meaning="as mmd_rbf, every expressed gene on one scale",
     source="mmd_rbf; scaled as scanpy.pp.scale(max_value=10)",
     space="components",
     shares_control=True,

@@ -21,7 +21,7 @@ from multipert.evaluation.registry import metric
 
 STUDY_PAPER = "the study: Multi-task learning in perturbation modeling (2025)"
 COMPARE = "pertpy Distance.compare_distance"
-BASELINE_METRICS, DISTANCE_METRICS = "Baseline metrics", "Distance metrics"
+GENE_METRICS, DISTANCE_METRICS = "Metrics of genes", "Metrics of distance"
 """The groups that the study draws its metrics in."""
 
 ZERO = 1e-9
@@ -33,7 +33,7 @@ ZERO = 1e-9
     range=(0, 100),
     meaning="shared genes of the true and the predicted top-100 lists (t-test against control)",
     source=f"{STUDY_PAPER}; scanpy.tl.rank_genes_groups",
-    group=BASELINE_METRICS,
+    group=GENE_METRICS,
 )
 def degs(comparison: Comparison) -> float:
     """Genes that two lists share: the top 100 by Welch t against control, of true and of predicted cells.
@@ -50,7 +50,7 @@ def degs(comparison: Comparison) -> float:
     range=(0, 1),
     meaning="squared correlation of true and predicted mean expression, all genes",
     source=STUDY_PAPER,
-    group=BASELINE_METRICS,
+    group=GENE_METRICS,
     guess="others",
 )
 def r2_hvg(comparison: Comparison) -> float:
@@ -64,7 +64,7 @@ def r2_hvg(comparison: Comparison) -> float:
     range=(0, 1),
     meaning="the same over the 20 genes that respond most (Wilcoxon)",
     source=STUDY_PAPER,
-    group=BASELINE_METRICS,
+    group=GENE_METRICS,
     guess="others",
 )
 def r2_deg20(comparison: Comparison) -> float:
@@ -77,7 +77,7 @@ def r2_deg20(comparison: Comparison) -> float:
     range=(0, 1),
     meaning="the same over the 100 genes that respond most (Wilcoxon)",
     source=STUDY_PAPER,
-    group=BASELINE_METRICS,
+    group=GENE_METRICS,
     guess="others",
 )
 def r2_deg100(comparison: Comparison) -> float:

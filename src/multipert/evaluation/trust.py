@@ -29,6 +29,8 @@ JUDGE = "edist"
 
 BOUNDS_CALLED = {"floor": "doing nothing", "mean_response": "the mean response"}
 """The two floors, as sentences call them."""
+IN_FULL = {"the mean response": "the mean response seen in training"}
+"""What the answer itself calls them, for those who read no further."""
 
 REPRODUCIBLE = 0.3
 """Correlation of the response in two halves of the truth from which a direction can be right or wrong."""
@@ -210,17 +212,17 @@ def _direction(table: pd.DataFrame, cannot_tell: Collection[str]) -> Aspect:
         where = f" Only {len(known)} of {len(rows)} responses are reproducible: {', '.join(names)}{more}."
     said = {"right": "right", "partly": "roughly right", "wrong": "wrong"}[state]
     text = (
-        f"{said}: the predicted response correlates with the true one at {_number(score)}; a replicate reaches "
+        f"the predicted response correlates with the true one at {_number(score)}; a replicate reaches "
         f"{_number(ceiling)}, control cells {_number(floor)}.{where}"
     )
     own_share, own, _, own_ceiling = _between(_rows(table, "perturbed_pearson"), "perturbed_pearson")
     if "perturbed_pearson" not in cannot_tell and np.isfinite(own_share):
         text += f" Beyond what all perturbations share it is {_number(own)} (a replicate {_number(own_ceiling)})."
         if own_share < OWN:
-            fault = "it is not the response to this perturbation but to any"
-            return Aspect("Direction", "wrong", text, fault)
+            fault = "it is the response to any perturbation rather than to this one"
+            return Aspect("Direction", "wrong", f"not this perturbation's own: {text}", fault)
     fault = {"right": "", "partly": "its direction is only roughly right", "wrong": "its direction is wrong"}[state]
-    return Aspect("Direction", state, text, fault)
+    return Aspect("Direction", state, f"{said}: {text}", fault)
 
 
 def _place(names: object) -> str:
@@ -311,9 +313,10 @@ def _answer(who: str, aspects: Sequence[Aspect], leads: Sequence[Lead]) -> tuple
     if direction.state == "wrong":
         return "lost", "No.", f"{who} is nearer to the truth than doing nothing, but {_listed(faults)}."
     if behind:
-        less = f"{who} is nearer to the truth than doing nothing, but not than {behind[0].rival}."
+        rival = IN_FULL.get(behind[0].rival, behind[0].rival)
+        less = f"{who} is nearer to the truth than doing nothing, but not than {rival}."
         return "partly", "Only in part.", less
-    ahead = " and ".join(one.rival for one in leads)
+    ahead = " and ".join(IN_FULL.get(one.rival, one.rival) for one in leads)
     nearer = f"{who} is nearer to the truth than {ahead}"
     if faults:
         answer = "As a mean response only." if faults == [population.fault] != [FAR] else "Only in part."

@@ -1,5 +1,6 @@
 """The page of a study (a run is a study of one trial): which model is best, whether that is any good, and why."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from multipert.report.numbers import ARROWS, BETTER, number
 from multipert.report.published import BesidePublished, beside_published
 from multipert.report.summary import DatasetSummary, summaries
 from multipert.report.svg import to_svg
-from multipert.report.tables import HeatMap, Leaderboard, heat_maps, leaderboards
+from multipert.report.tables import HeatMap, Leaderboard, heat_maps, leaderboards, leaderboards_by_kind
 from multipert.report.verdict import Verdict, overall_tone, verdict
 
 
@@ -29,6 +30,7 @@ class DatasetPart:
     verdict: Verdict
     caveats: Sequence[str]
     leaderboards: Sequence[Leaderboard]
+    by_kind: Sequence[Leaderboard]
     published: BesidePublished | None
     heat_maps: Sequence[HeatMap]
     more_maps: Sequence[HeatMap]
@@ -97,6 +99,7 @@ def _part(summary: DatasetSummary, said: Verdict) -> DatasetPart:
         verdict=said,
         caveats=_caveats(summary),
         leaderboards=leaderboards(summary) if scored else [],
+        by_kind=leaderboards_by_kind(summary),
         published=beside_published(summary) if scored else None,
         heat_maps=maps,
         more_maps=more_maps,
@@ -131,12 +134,17 @@ def _sentence(summary: DatasetSummary) -> str:
 
 
 def _caveats(summary: DatasetSummary) -> list[str]:
-    """What must be said beside the scores of metrics, each once."""
+    """What must be said beside the scores of metrics, each once: what differs in its first number alone is one."""
     noted: dict[str, dict[str, None]] = {}
+    counts: dict[str, set[int]] = {}
     for trial in summary.trials:
-        for metric, note in trial.notes.items():
-            noted.setdefault(note, {})[metric] = None
-    return [f"{', '.join(metrics)}: {note}" for note, metrics in noted.items() if note]
+        for metric, notes in trial.notes.items():
+            for note in filter(None, notes.split("; ")):
+                said = re.sub(r"\d+", "{}", note, count=1)
+                noted.setdefault(said, {})[metric] = None
+                counts.setdefault(said, set()).update(map(int, re.findall(r"\d+", note)[:1]))
+    between = {said: " to ".join(dict.fromkeys(map(str, (min(n), max(n))))) if n else "" for said, n in counts.items()}
+    return [f"{', '.join(metrics)}: {said.replace('{}', between[said])}" for said, metrics in noted.items()]
 
 
 def _failures(failed: Sequence[TrialResult]) -> list[Failure]:

@@ -1,7 +1,7 @@
 """What a study says of one data set: the numbers that its tables, words and figures share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -307,6 +307,24 @@ class DatasetSummary:
                 series.setdefault(undosed(perturbation), {})[perturbation] = self.card.doses[perturbation]
         rising = {name: dict(sorted(doses.items(), key=lambda one: one[1])) for name, doses in series.items()}
         return {name: doses for name, doses in rising.items() if len(doses) > 1}
+
+    @cached_property
+    def kinds(self) -> "dict[str, DatasetSummary]":
+        """What is said of each kind of what is held out (contexts, perturbations, ...), where there are several."""
+        kind = {held_out: self.card.unseen.get(held_out, "context") for held_out in self.card.held_out}
+        names = list(dict.fromkeys(kind.values()))
+        return {name: self._only([one for one in kind if kind[one] == name]) for name in names if len(names) > 1}
+
+    def _only(self, held_out: Sequence[str]) -> "DatasetSummary":
+        """What is said of a part of what is held out."""
+        unseen = {name: kind for name, kind in self.card.unseen.items() if name in held_out}
+        here = [trial for trial in self.trials if trial.held_out in held_out]
+        results = replace(
+            self.results,
+            trials=here,
+            references={place: one for place, one in self.results.references.items() if place[1] in held_out},
+        )
+        return DatasetSummary(results, replace(self.card, held_out=list(held_out), unseen=unseen), self.anchor)
 
     def responding(self, perturbation: str, n: int) -> list[str]:
         """Name the genes that rise or fall most: by Welch's t of true against control cells, summed over contexts.

@@ -120,12 +120,25 @@ def normalised(value: float) -> Normalised:
 
 def leaderboards(summary: DatasetSummary) -> list[Leaderboard]:
     """Make the table with the judging metric and the study's nine, and the one with all others."""
-    judge = summary.metric
-    main = [judge, *(name for name in summary.distinct_metrics if name in STUDY and name != judge)]
+    main = _main_metrics(summary)
     others = [name for name in summary.distinct_metrics if name not in main]
     where = f"{summary.card.name}, mean over {'all that is held out' if summary.card.unseen else 'held-out contexts'}"
     tables = [leaderboard(summary, main, f"Leaderboard of {where}", judged=True)]
     return tables + ([leaderboard(summary, others, f"More metrics of {where}", judged=False)] if others else [])
+
+
+def leaderboards_by_kind(summary: DatasetSummary) -> list[Leaderboard]:
+    """Make the first table again for each kind of what is held out, where there are several: they are not alike."""
+    return [
+        leaderboard(of, _main_metrics(of), f"Leaderboard of {of.card.name} by kind: {kind}", judged=True)
+        for kind, of in summary.kinds.items()
+        if of.trials
+    ]
+
+
+def _main_metrics(summary: DatasetSummary) -> list[str]:
+    judge = summary.metric
+    return [judge, *(name for name in summary.distinct_metrics if name in STUDY and name != judge)]
 
 
 def heat_maps(summary: DatasetSummary) -> tuple[list[HeatMap], list[HeatMap]]:

@@ -16,7 +16,7 @@ from multipert.report.figures.panels import Group, Panel, Section, key
 from multipert.report.figures.style import COLOURS, WIDE, Floats, name_places, short
 from multipert.report.numbers import number
 from multipert.report.summary import DatasetSummary
-from multipert.report.svg import INK, house_style
+from multipert.report.svg import CLASS, INK, house_style
 
 GENES_DRAWN = 12
 """Genes in a dot plot."""
@@ -132,6 +132,7 @@ def dots(rows: Sequence[str], roles: Sequence[str], genes: Sequence[str], mean: 
     ends = np.stack([np.column_stack([x[known], y[known]])] * 2, axis=1)
     widths = np.sqrt(_LARGEST * fraction[known])
     drawn = LineCollection(list(ends), linewidths=widths, cmap="viridis_r", capstyle="round")
+    drawn.set_gid(f"{CLASS}dots")
     drawn.set_array(mean[known])
     drawn.set_clim(0, high)
     axes.add_collection(drawn)

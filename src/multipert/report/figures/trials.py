@@ -75,7 +75,7 @@ def cost_and_accuracy(summary: DatasetSummary) -> Section | None:
             for label, value in summary.costs[column].items()
             if label in scores and np.isfinite(value) and value > 0
         }
-        if costs:
+        if len(costs) > 1:
             said = (f"{one}: {number(cost)} {unit}, {number(100 * scores[one], 0)}%" for one, cost in costs.items())
             title = f"{caption} against the normalised score, {summary.card.name}"
             panels.append(Panel(cost(costs, scores, summary.families, unit), caption, title, "; ".join(said)))
@@ -85,7 +85,7 @@ def cost_and_accuracy(summary: DatasetSummary) -> Section | None:
     families = dict.fromkeys(summary.families.values())
     text = Markup(
         "Normalised score by {} against what one trial took; up and to the left is better. {} Dotted: the better "
-        "floor; dashed: the ceiling.{} A model without trained parameters has no place in the last. Memory is that of "
+        "floor; dashed: the ceiling.{} A model without trained parameters has no place among theirs. Memory is that of "
         "the whole process, imports and data included."
     ).format(
         summary.metric,

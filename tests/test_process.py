@@ -1,8 +1,13 @@
 """A library call changes no setting of the process it is in; our own processes settle theirs."""
 
 import os
+import platform
 import subprocess
 import sys
+
+import pytest
+
+from multipert.process import FREED
 
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
 
@@ -34,6 +39,24 @@ def test_openmp_waits_passively_in_our_own_processes_unless_told_otherwise() -> 
     program += "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     assert says(program) == "PASSIVE False"
     assert says(program, OMP_WAIT_POLICY="ACTIVE") == "ACTIVE False"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_where_memory_is_short_what_is_freed_goes_back_to_the_system() -> None:
+    program = """
+import numpy as np
+from pathlib import Path
+from multipert.process import own_process
+own_process()
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+before = resident()
+held = [np.ones(2**18) for _ in range(50)]
+taken, held = resident() - before, None
+print((resident() - before) / taken)
+"""
+    assert float(says(program, **FREED)) < 0.1
+    assert float(says(program)) > 0.9
 
 
 def test_the_command_settles_its_process_before_torch_is_loaded() -> None:

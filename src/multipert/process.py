@@ -4,6 +4,9 @@ import ctypes
 import os
 import sys
 
+FREED = {"MALLOC_TRIM_THRESHOLD_": str(32 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+"""What the environment of our own processes says where memory is short: what is freed goes back to the system."""
+
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 """What the environment of our own processes says before torch is loaded: OpenMP's threads sleep while they wait.
 
@@ -19,7 +22,8 @@ def own_process() -> None:
 
     OpenMP waits passively, unless the environment says how it is to wait. And the C library holds on to freed blocks of
     up to 32 MiB: gradients and activations of several megabytes are freed and allocated in every step, and each time
-    glibc returns them to the kernel, the next step pays a page fault for every 4 KiB of them.
+    glibc returns them to the kernel, the next step pays a page fault for every 4 KiB of them; unless the environment
+    says when it is to return them.
     """
     for name, value in WAITING.items():
         os.environ.setdefault(name, value)
@@ -32,6 +36,8 @@ def own_process() -> None:
         return
     trim(0)
     mallopt(_M_ARENA_MAX, 1)
+    if FREED.keys() & os.environ.keys():
+        return
     mallopt(_M_MMAP_THRESHOLD, _LARGEST)
     mallopt(_M_TRIM_THRESHOLD, 16 * _LARGEST)
     mallopt(_M_TOP_PAD, 2 * _LARGEST)

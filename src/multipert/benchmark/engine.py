@@ -25,7 +25,7 @@ from multipert.benchmark.search_trial import SearchTrial
 from multipert.data import only_writer
 from multipert.errors import InputError
 from multipert.models import fits_at_once
-from multipert.process import WAITING, own_process
+from multipert.process import FREED, WAITING, own_process
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -207,8 +207,7 @@ def _cluster(workers: int, scheduler: str | None, memory: str | None = None) -> 
     environment |= WAITING
     settings: dict[str, Any] = {"distributed.nanny.pre-spawn-environ": environment}
     if memory is not None:
-        # What is freed is given back at once, and not counted; and threads do not each keep what they freed.
-        environment |= {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+        environment |= FREED
         # A worker is ended when it takes too much; until then it is let be.
         settings |= {f"distributed.worker.memory.{at}": False for at in ("target", "spill", "pause")}
         settings["distributed.scheduler.allowed-failures"] = 1

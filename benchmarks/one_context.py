@@ -1,4 +1,4 @@
-"""How mtcell's coefficients for one training context were chosen, and what they are worth.
+"""How mtcell's coefficients for one training context were chosen, and what they are worth there and for two.
 
 python -m benchmarks.one_context
 
@@ -9,11 +9,14 @@ change, sampling noise of the truth taken off both, with the prior that several 
 coefficients of ``from_one``; then these beside the ones of least squares over all pairs, each data set counting alike.
 About that optimum the error is flat: kept are coefficients nearer to the prior, with hardly more error on the whole
 and hardly anywhere more than the prior's. Of ``mcfaline_subset`` the errors are printed, but it has no say: hardly
-anything responds there.
+anything responds there. The last two columns: each context from two others, of the first draw, with the prior for
+several contexts and with what is added to it where expression is taken away.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -124,6 +127,24 @@ def equations(asked: Sequence[Pair]) -> tuple[Doubles, Doubles]:
     return products / whole, moments / whole
 
 
+def from_two(everywhere: Sequence[Contexts], *, taken: bool) -> float:
+    """Squared error over that of no change where a context is predicted from two others, any of them."""
+    missed = response = 0.0
+    added = transfer._as_taken if taken else lambda _: 0.0
+    everyone = np.arange(max(map(len, everywhere)))
+    with patch.object(transfer, "_as_taken", added):
+        for two in map(list, combinations(everyone, 2)):
+            training = [one.of(np.isin(np.arange(len(one)), two)) for one in everywhere]
+            coefficients = transfer.stack([transfer.leave_each_out(one) for one in training])
+            for one, others in zip(everywhere, training, strict=True):
+                for target in np.setdiff1d(everyone[: len(one)], two):
+                    guesses = terms(one.control[target], one.control_noise[target], others)
+                    pair = Pair(one, int(target), guesses, training)
+                    missed += pair.error(coefficients)
+                    response += pair.error(np.zeros(len(PRIOR)))
+    return missed / response
+
+
 def main() -> None:
     """Print errors and coefficients."""
     own_process()
@@ -134,10 +155,15 @@ def main() -> None:
         for way, draws in {"": forwards, ", backwards": [list(map(backwards, one)) for one in forwards]}.items():
             asked = [pair for everywhere in draws for pair in pairs(everywhere)]
             found = {"prior": error(asked, lambda _: prior), "from one": error(asked, lambda one: from_one(one.known))}
+            found |= {f"two, {what}": from_two(draws[0], taken=what == "taken") for what in ("prior", "taken")}
             rows[name + way] = {"taken": np.mean([part_taken(one.known) for one in asked]), **found}
             if name != NO_SAY:
                 say.append(equations(asked))
-    print(pd.DataFrame(rows).T.round(3).to_string())
+    table = pd.DataFrame(rows).T
+    asked_for = table[~table.index.str.startswith(NO_SAY)]
+    back = asked_for.index.str.endswith(", backwards")
+    table.loc["mean"], table.loc["mean, backwards"] = asked_for[~back].mean(), asked_for[back].mean()
+    print(table.round(3).to_string())
     products, moments = (np.array(one) for one in zip(*say, strict=True))
     products, moments = products.sum(axis=0), moments.sum(axis=0)
     always, kept = len(FROM_ONE), np.array([*FROM_ONE.values(), *TAKES_AWAY.values()])

@@ -106,6 +106,16 @@ class TestTheMeanStep:
         assert means[2] == pytest.approx(2.0, abs=0.1)
         assert means[3] - target[3] < 0.9 * (after - before)[0, 3]
 
+    def test_two_contexts_that_lose_alike_are_followed_in_proportion(self) -> None:
+        rng = np.random.default_rng(5)
+        control = rng.uniform(0.2, 3, (3, 100))
+        off = np.arange(100) < 20
+        lost = Contexts(control, np.where(off, 0.05 * control, control), *np.full((2, 3, 100), 1e-4))
+        others = lost.without(0)
+        shift = terms(control[0], lost.control_noise[0], others) @ stack([leave_each_out(others)])
+        truth = lost.perturbed[0] - control[0]
+        assert ((np.maximum(control[0] + shift, 0) - lost.perturbed[0]) ** 2).sum() < 0.015 * (truth**2).sum()
+
     @settings(max_examples=30, deadline=None)
     @given(seed=st.integers(0, 10_000), effect=st.floats(0, 2))
     def test_the_part_taken_away_is_a_part(self, seed: int, effect: float) -> None:

@@ -47,7 +47,8 @@ LARGEST = 1.5
 FROM_ONE = {"uniform": 0.7, "strong": 0.2, "proportional": 0.45, "control noise": 0.45}
 """Coefficients where there is one context to learn from, so none to leave out (see :func:`from_one`)."""
 TAKES_AWAY = {"common level": 1.0, "falls in proportion": 0.75}
-"""What is added to them where a perturbation does nothing but take expression away."""
+"""What is added to them, and to the prior of two contexts, where all that a perturbation does is to take expression
+away."""
 WEAK = 0.03
 """Part of the squared expression that counts as a response that takes nothing away."""
 CAUTION = 5.0
@@ -271,6 +272,8 @@ def stack(perturbations: Sequence[Sequence[LeftOut]]) -> Doubles:
     if not np.trace(products) > 0:
         return prior
     n = max(map(len, perturbations))
+    if n == 2:  # each is predicted from one, where it matters as much what is taken away
+        prior = prior + _as_taken(one[0].contexts for one in perturbations if one)
     # How much of the prior: of all shifts alike, of strong ones, of what the control mean changes, and of its noise.
     parts = np.stack([prior * of for of in (ALIKE, STRONG, ~(ALIKE | STRONG | OF_NOISE), OF_NOISE)], axis=1)
     whole = np.maximum(parts.sum(axis=0), 1e-12)
@@ -295,8 +298,12 @@ def from_one(perturbations: Iterable[Contexts]) -> Doubles:
     perturbations
         What is known of each, in one context.
     """
-    taken = part_taken(perturbations)
-    return np.array([FROM_ONE.get(term, 0.0) + taken * TAKES_AWAY.get(term, 0.0) for term in PRIOR])
+    return np.array([FROM_ONE.get(term, 0.0) for term in PRIOR]) + _as_taken(perturbations)
+
+
+def _as_taken(perturbations: Iterable[Contexts]) -> Doubles:
+    """What is added to coefficients, (terms,), as much as perturbations take away."""
+    return part_taken(perturbations) * np.array([TAKES_AWAY.get(term, 0.0) for term in PRIOR])
 
 
 def part_taken(perturbations: Iterable[Contexts]) -> float:

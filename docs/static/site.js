@@ -6,6 +6,7 @@ document.addEventListener("DOMContentLoaded", () => {
     bar.setAttribute("aria-label", "Site");
   });
   each("button.search-button-field, details.hide > summary", (one) => one.removeAttribute("aria-label"));
+  each(".sig dl", (lines) => lines.setAttribute("role", "presentation")); // lines of a signature, not terms
   each("summary:has(> .toctree-toggle)", (one) => one.setAttribute("aria-label", "Pages below"));
   each("thead tr + tr", (row) => { // pandas has a row for the index's name alone: it belongs into the corner above
     const [name, ...others] = row.cells;

@@ -23,6 +23,10 @@ COSTS = (
     ("peak_memory_mb", "Peak memory", "MB"),
     ("n_parameters", "Trained parameters", "parameters"),
 )
+_REMARKS = {
+    "Peak memory": " Memory is that of the whole process, imports and data included.",
+    "Trained parameters": " A model without trained parameters has no place in the last.",
+}
 
 
 def training_curves(summary: DatasetSummary) -> Section | None:
@@ -85,8 +89,7 @@ def cost_and_accuracy(summary: DatasetSummary) -> Section | None:
     families = dict.fromkeys(summary.families.values())
     text = Markup(
         "Normalised score by {} against what one trial took; up and to the left is better. {} Dotted: the better "
-        "floor; dashed: the ceiling.{} A model without trained parameters has no place among theirs. Memory is that of "
-        "the whole process, imports and data included."
+        "floor; dashed: the ceiling.{}{}"
     ).format(
         summary.metric,
         Markup(" ").join(
@@ -96,6 +99,7 @@ def cost_and_accuracy(summary: DatasetSummary) -> Section | None:
             for family in families
         ),
         f" Below {number(-100, 0)}%, at the lower edge: {', '.join(far)}." if far else "",
+        "".join(_REMARKS.get(panel.caption, "") for panel in panels),
     )
     return Section("cost", "Cost", "Cost and accuracy", text, [Group(panels, size="wide")])
 

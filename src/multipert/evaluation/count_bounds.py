@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from multipert.data.scored_cells import Source
-from multipert.evaluation.calibration import dynamic_range
+from multipert.evaluation.calibration import calibrated
 from multipert.evaluation.counts import read_panels
 from multipert.evaluation.registry import METRICS
 from multipert.evaluation.vcc2026 import COMBINED, VCC2026, combine, replicate_scores, scaled_scores, score_panel
@@ -72,13 +72,11 @@ def calibrate_counts(bounds: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFra
         ``drf``, the dynamic range of every perturbation and metric, and ``wins``, whether the replicate is the better
         one; NaN without a mean response.
     """
-    tables: dict[str, dict[str, object]] = {"drf": {}, "wins": {}}
+    ceiling, mean_response = bounds["ceiling"], bounds["mean_response"]
+    tables = {}
     for name, metric in VCC2026.items():
-        positive, negative = (bounds[bound][name].to_numpy() for bound in ("ceiling", "mean_response"))
         perfect = METRICS[name].range[1] if metric.better == "high" else 0.0
-        known = np.isfinite(positive) & np.isfinite(negative)
-        wins = positive > negative if metric.better == "high" else positive < negative
-        drf = dynamic_range(positive, negative, perfect=perfect, better=metric.better)
-        tables["drf"][name] = np.where(known, drf, np.nan)
-        tables["wins"][name] = np.where(known, wins, np.nan)
-    return {name: pd.DataFrame(columns, index=bounds["ceiling"].index) for name, columns in tables.items()}
+        positive, negative = (table[name].to_numpy(dtype=np.float64) for table in (ceiling, mean_response))
+        found = calibrated([str(one) for one in ceiling.index], positive, negative, perfect, metric.better)
+        tables[name] = found[np.isfinite(positive) & np.isfinite(negative)].reindex(found.index)
+    return {column: pd.DataFrame({name: table[column] for name, table in tables.items()}) for column in ("drf", "wins")}

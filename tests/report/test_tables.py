@@ -1,6 +1,7 @@
 """The tables of a study for papers, and the published ones beside them."""
 
 import io
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from multipert.errors import InputError
 from multipert.evaluation import STUDY
 from multipert.report import study_table
-from report.study_by_hand import card, eight_doses, one_perturbation, study
+from report.study_by_hand import CELL_TYPES, card, eight_doses, one_perturbation, study
 
 QUALITY = {"mtae": 0.8, "no-change": 0.0, "mean-shift": 0.5}
 
@@ -82,3 +83,15 @@ def test_without_trials_there_is_still_a_table(format: str) -> None:
 def test_another_format_is_refused() -> None:
     with pytest.raises(InputError, match="no table format 'docx': choose from md, csv, latex, runs"):
         study_table(study(quality=QUALITY, seeds=(1,)), "docx")
+
+
+def test_kinds_that_are_held_out_have_tables_of_their_own() -> None:
+    unseen = dict.fromkeys(CELL_TYPES[:2], "perturbation")
+    results = study(replace(one_perturbation(CELL_TYPES[:4]), unseen=unseen), quality=QUALITY, seeds=(1,))
+    table = pd.read_csv(io.StringIO(study_table(results, "csv")))
+    assert table.groupby("unseen")["trials"].unique().map(list).to_dict() == {"context": [2], "perturbation": [2]}
+    text = study_table(results, "md")
+    assert "### kang\\_subset: perturbation\n" in text
+    assert "Mean over 2 held-out cases" in text
+    assert "Mean over 2 held-out contexts" in text
+    assert len(set(re.findall(r"\\label{(.*?)}", study_table(results, "latex")))) == 4

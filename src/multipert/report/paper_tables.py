@@ -14,7 +14,7 @@ from multipert.report.tables import Cell, Entry, leaderboard
 
 
 def study_table(results: StudyResults, format: str) -> str:
-    """Write the leaderboard of each data set for a paper.
+    """Write the leaderboard of each data set for a paper; where it holds out several kinds, one of each kind.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def study_table(results: StudyResults, format: str) -> str:
         A benchmark directory's.
     format
         ``"md"`` (Markdown, a table for each data set), ``"latex"`` (booktabs; two tables for each data set, the study's
-        nine metrics and the others), ``"csv"`` (tidy and unrounded: a row for each data set, model and metric) or
+        nine metrics and the others), ``"csv"`` (tidy and unrounded: a row for each data set, kind, model and metric) or
         ``"runs"`` (tidy, too: each trial beside the published study's run of the same context, dose and seed).
 
     Raises
@@ -37,7 +37,21 @@ def study_table(results: StudyResults, format: str) -> str:
         return _runs(results)
     if format not in writers:
         raise InputError(f"there is no table format {format!r}: choose from md, csv, latex, runs")
-    return "\n".join(writers[format](summary) for summary in summaries(results))
+    return "\n".join(writers[format](summary) for summary in _alike(results))
+
+
+def _alike(results: StudyResults) -> list[DatasetSummary]:
+    """What has a mean that says something: each data set or, of several kinds that it holds out, each kind."""
+    return [of for summary in summaries(results) for of in (summary.kinds.values() or [summary])]
+
+
+def _kind(summary: DatasetSummary) -> str:
+    """What is unseen about what is held out."""
+    return next(iter(summary.card.unseen.values()), "context")
+
+
+def _title(summary: DatasetSummary) -> str:
+    return f"{summary.card.name}: {_kind(summary)}" if summary.card.unseen else summary.card.name
 
 
 def _runs(results: StudyResults) -> str:
@@ -54,7 +68,7 @@ def _runs(results: StudyResults) -> str:
 
 def _csv(results: StudyResults) -> str:
     parts = []
-    for summary in summaries(results):
+    for summary in _alike(results):
         labels = list(summary.models)
         columns = summary.means.T
         normalised = pd.concat([summary.normalise(columns.loc[[metric]], metric) for metric in summary.metrics])
@@ -64,6 +78,7 @@ def _csv(results: StudyResults) -> str:
                 pd.DataFrame(
                     {
                         "dataset": summary.card.name,
+                        "unseen": _kind(summary),
                         "label": label,
                         "model": card.name,
                         "preset": card.preset,
@@ -83,9 +98,9 @@ def _csv(results: StudyResults) -> str:
 
 def _footnote(summary: DatasetSummary) -> str:
     """What a reader of the numbers must know."""
-    contexts = len({trial.held_out for trial in summary.trials})
+    held_out = len({trial.held_out for trial in summary.trials})
     seeds = len(summary.results.seeds)
-    over = f"mean over {contexts} held-out context{'s' if contexts != 1 else ''}"
+    over = f"mean over {held_out} held-out " + ("case" if summary.card.unseen else "context") + "s" * (held_out != 1)
     over += f"; ± standard deviation over {seeds} seeds" if seeds > 1 else ""
     apart = "; * no score in some contexts, not compared" if summary.incomplete else ""
     return f"{over}; normalised: the way from floor to ceiling by {summary.metric}; best in bold{apart}"
@@ -105,7 +120,7 @@ def _markdown(summary: DatasetSummary) -> str:
 
     return "\n".join(
         [
-            f"### {_piped(summary.card.name)}",
+            f"### {_piped(_title(summary))}",
             "",
             f"| {' | '.join(heads)} |",
             f"|{'|'.join([':--', *['--:'] * (len(heads) - 1)])}|",
@@ -151,13 +166,13 @@ def _latex_table(summary: DatasetSummary, metrics: Sequence[str], which: str, su
         name = _tex(entry.name + ("*" if entry.name in summary.incomplete else ""))
         return rf"{' & '.join([name, _tex(_normalised(entry)), *map(score, entry.cells)])} \\"
 
-    label = "".join(sign if sign.isalnum() else "-" for sign in summary.card.name.lower())
+    label = "".join(sign if sign.isalnum() else "-" for sign in _title(summary).lower())
     return "\n".join(
         [
             r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_tex(summary.card.name)}: {which}; {_tex(_footnote(summary))}.}}",
+            rf"\caption{{{_tex(_title(summary))}: {which}; {_tex(_footnote(summary))}.}}",
             rf"\label{{tab:{label}-{suffix}}}",
             r"\resizebox{\linewidth}{!}{%",
             rf"\begin{{tabular}}{{l{'r' * (len(metrics) + 1)}}}",

@@ -61,11 +61,13 @@ def test_cells_on_disk_are_the_same_data(file: Path, cells: AnnData, monkeypatch
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.integers(0, 89), max_size=60))
-def test_any_rows_in_any_order_are_read(file: Path, cells: AnnData, rows: list[int]) -> None:
+@given(rows=st.lists(st.integers(0, 89), max_size=60), along=st.sampled_from([1, 100, 1_000_000]))
+def test_any_rows_in_any_order_are_read(file: Path, cells: AnnData, rows: list[int], along: int) -> None:
     matrix = mp.PerturbationData.from_anndata(file, **KNOWN, on_disk=True).X
     X = cells.X.toarray() if sparse.issparse(cells.X) else cells.X
-    found = matrix[np.array(rows, dtype=np.int64)]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("multipert.data.on_disk._ALONG", along)
+        found = matrix[np.array(rows, dtype=np.int64)]
     assert found.has_canonical_format
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found.toarray(), X[rows])

@@ -25,6 +25,7 @@ SCORED, SCORED_OF_ALL = 10_000, 100_000
 """Cells of a perturbation, and of all in a file, that are scored at most where the file is left on disk."""
 
 _NEAR = 16  # rows not wanted that are read along rather than read around
+_ALONG = 1_000_000  # values that are read at once where most of them are not wanted
 
 Rows: TypeAlias = NDArray[np.int64]
 
@@ -113,9 +114,21 @@ class MatrixOnDisk:
         ascending = wanted if (np.diff(wanted) > 0).all() else np.unique(wanted)
         gaps = np.flatnonzero(np.diff(ascending) > _NEAR)
         firsts, ends = ascending[np.append(0, gaps + 1)], ascending[np.append(gaps, -1)] + 1
+        n_read, n_wanted = self._n_values(firsts, ends), self._n_values(ascending, ascending + 1)
+        if n_read > max(_ALONG, 2 * n_wanted) and len(ascending) > 1:  # much lies between: a part at a time
+            parts = np.array_split(ascending, min(len(ascending), -(-n_read // _ALONG)))
+            found = sparse.vstack([self[part] for part in parts], format="csr")
+            return found if ascending is wanted else found[np.searchsorted(ascending, wanted)]
         with _read_soundly():
             read, which = self._read(firsts, ends), _ranges(firsts, ends)
         return self._finished(read if np.array_equal(which, wanted) else read[np.searchsorted(which, wanted)])
+
+    def _n_values(self, firsts: Rows, ends: Rows) -> int:
+        """How many values are stored in runs of rows."""
+        lengths = (
+            (ends - firsts) * self._n_stored if self._starts is None else self._starts[ends] - self._starts[firsts]
+        )
+        return int(lengths.sum())
 
     def blocks(self, rows: Rows | None = None) -> Iterator[tuple[Rows, sparse.csr_matrix]]:
         """Go through all cells, or those at ``rows``, some at a time: which rows, and what they hold."""

@@ -10,6 +10,7 @@ term that was tried and is not kept.
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -74,15 +75,15 @@ def error(
     tried = [] if more is None else [more]
     kept = np.array([name not in missing for name in PRIOR])
     masks = {"ALIKE": transfer.ALIKE, "STRONG": transfer.STRONG, "OF_NOISE": transfer.OF_NOISE}
-    longer = {name: np.append(mask, np.zeros(len(tried), dtype=bool)) for name, mask in masks.items()}
-    prior = PRIOR | {one.__name__: 0.0 for one in tried}
+    patched: dict[str, Any] = {name: np.append(mask, np.zeros(len(tried), dtype=bool)) for name, mask in masks.items()}
+    patched["PRIOR"] = PRIOR | {one.__name__: 0.0 for one in tried}
 
     def some(control: Doubles, noise: Doubles, others: Contexts) -> Doubles:
         left: Doubles = terms(control, noise, others) * kept
         return np.column_stack([left, *(one(left, control, others) for one in tried)])
 
     missed = response = 0.0
-    with patch.multiple(transfer, terms=some, PRIOR=prior, **longer):
+    with patch.multiple(transfer, terms=some, **patched):
         for left_out in range(max(map(len, everywhere))):
             training = [contexts.without(left_out) for contexts in everywhere]
             known = [transfer.leave_each_out(others) for others in training]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from multipert.data.condition_names import members
 from multipert.data.keys import SEPARATOR, Keys
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError
@@ -136,9 +137,7 @@ def _treatments(
 
 def _without_control(label: str, keys: Keys) -> str:
     """A combination with control, ``A+ctrl`` or ``ctrl+A`` where control is ``ctrl``, is ``A`` alone (Norman 2019)."""
-    parts = label.split("+")
-    kept = [part for part in parts if part != keys.control]
-    return label if len(kept) == len(parts) or not all(parts) else "+".join(kept) or str(keys.control)
+    return "+".join(part for part in members(label) if part != keys.control) or str(keys.control)
 
 
 def _says_beside_control(obs: pd.DataFrame, keys: Keys) -> str:

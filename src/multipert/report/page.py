@@ -135,16 +135,16 @@ def _sentence(summary: DatasetSummary) -> str:
 
 def _caveats(summary: DatasetSummary) -> list[str]:
     """What must be said beside the scores of metrics, each once: what differs in its first number alone is one."""
-    noted: dict[str, dict[str, None]] = {}
-    counts: dict[str, set[int]] = {}
+    noted: dict[tuple[str, ...], tuple[dict[str, None], set[int]]] = {}
     for trial in summary.trials:
         for metric, notes in trial.notes.items():
             for note in filter(None, notes.split("; ")):
-                said = re.sub(r"\d+", "{}", note, count=1)
-                noted.setdefault(said, {})[metric] = None
-                counts.setdefault(said, set()).update(map(int, re.findall(r"\d+", note)[:1]))
-    between = {said: " to ".join(dict.fromkeys(map(str, (min(n), max(n))))) if n else "" for said, n in counts.items()}
-    return [f"{', '.join(metrics)}: {said.replace('{}', between[said])}" for said, metrics in noted.items()]
+                parts = re.split(r"(\d+)", note, maxsplit=1)  # before, number, after; or all of it
+                metrics, numbers = noted.setdefault(tuple(parts[::2]), ({}, set()))
+                metrics[metric] = None
+                numbers.update(map(int, parts[1::2]))
+    between = {said: " to ".join(map(str, sorted({*sorted(n)[:1], *sorted(n)[-1:]}))) for said, (_, n) in noted.items()}
+    return [f"{', '.join(metrics)}: {between[said].join(said)}" for said, (metrics, _) in noted.items()]
 
 
 def _failures(failed: Sequence[TrialResult]) -> list[Failure]:

@@ -49,6 +49,11 @@ class Split:
         """What is unseen about the cells of the test."""
         return self.rule.kind
 
+    @property
+    def visible(self) -> NDArray[np.int64]:
+        """Row indices of the cells that a fit may see, to train or to validate, sorted."""
+        return np.union1d(self.train, self.validation)
+
     def __repr__(self) -> str:
         sizes = f"{len(self.train):,} train, {len(self.validation):,} validate, {len(self.test):,} held out"
         kind = "" if self.kind in ("nothing", "context") else f"{self.kind}: "

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from multipert.data.suggestions import did_you_mean
 from multipert.errors import InputError, InputWarning
-from multipert.models.network_model import NetworkModel
+from multipert.models.network_model import PREDICTED_AT_ONCE, NetworkModel
 from multipert.models.parameters import DEFAULT, parameter, preset_values
 from multipert.models.registry import MODELS, model_class
 from multipert.models.run_folder import Arrays, check_arrays
@@ -38,8 +38,6 @@ NONE = "none"
 PART = 0.25
 """Part of its epochs for which a member is trained, so that eight fits take as long as two; by simulation no worse than
 half of them."""
-AT_ONCE = 1024
-"""Cells that pass through a network at once."""
 PREFIX = "member."
 """Begins the names of the arrays of a run folder that hold a member; those of its network go on with ``network.``."""
 
@@ -156,8 +154,8 @@ class Member:
 def shift(network: NetworkModel, X: csr_matrix, condition: int) -> Doubles:
     """A network's shift of control cells ``X`` (cells, genes), (genes,)."""
     total = np.zeros(X.shape[1])
-    for start in range(0, X.shape[0], AT_ONCE):
-        some = X[start : start + AT_ONCE]
+    for start in range(0, X.shape[0], PREDICTED_AT_ONCE):
+        some = X[start : start + PREDICTED_AT_ONCE]
         group = np.zeros(some.shape[0], dtype=np.int64)
         total += network._predict(some, group, condition).sum(axis=0, dtype=np.float64)
         total -= network._predict(some, group, 0).sum(axis=0, dtype=np.float64)
@@ -187,7 +185,7 @@ def _without(split: Split, data: PerturbationData, context: int) -> Split:
 
 def _controls(data: PerturbationData, split: Split, context: int) -> npt.NDArray[np.int64]:
     """The control cells of a context that training may see."""
-    rows = np.sort(np.concatenate([split.train, split.validation]))
+    rows = split.visible
     return data.sample(rows[(data.context[rows] == context) & (data.condition[rows] == 0)])
 
 

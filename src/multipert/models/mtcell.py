@@ -105,7 +105,7 @@ class MTCell(Model):
         self, data: PerturbationData, split: Split, config: TrainerConfig, identity: Mapping[str, Any]
     ) -> History:
         # Contexts are left out, not cells: every cell that training may see counts.
-        self.learnt_ = gene_moments(data, np.sort(np.concatenate([split.train, split.validation])))
+        self.learnt_ = gene_moments(data, split.visible)
         self.learnt_["unseen"] = np.array([], dtype=np.int64)
         self.learnt_["unseen_squares"] = np.zeros((0, len(data.genes)))
         unseen = [name for c, name in enumerate(data.conditions) if c and not self.learnt_["cells"][c].any()]

@@ -121,7 +121,7 @@ class ScButterfly(OneForEach):
         import torch
 
         p, (condition,) = self.parameters, conditions
-        found = pairs(data, np.union1d(split.train, split.validation), condition, self.seed)
+        found = pairs(data, split.visible, condition, self.seed)
         trains = np.isin(found.cells["control"], split.train)
         training, validation = found.at(np.flatnonzero(trains)), found.at(np.flatnonzero(~trains))
         if len(training) == 0:

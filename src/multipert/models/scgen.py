@@ -229,7 +229,7 @@ class ScGen(LatentArithmetic):
 
 def visible(data: PerturbationData, split: Split, conditions: Sequence[int]) -> Rows:
     """The cells of some conditions that training may see, in file order."""
-    rows = np.sort(np.concatenate([split.train, split.validation]))
+    rows = split.visible
     return rows[np.isin(data.condition[rows], conditions)]
 
 

@@ -121,7 +121,7 @@ class ScPreGAN(OneForEach):
             Update(discriminators, lambda batch: self._discriminator_loss(network, batch), decay),
             Update([encoder, generators], lambda batch: self._generator_loss(network, batch), decay),
         ]
-        rows = np.union1d(split.train, split.validation)
+        rows = split.visible
         sides = [
             one_side(data, rows, role, code)
             for roles in (OTHER_SIDE, NEXT.values())

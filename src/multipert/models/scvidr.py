@@ -87,19 +87,18 @@ class ScVIDR(LatentArithmetic):
         import torch
 
         rows, highest_dose = visible(data, split, [0, *conditions]), conditions[-1]
-        network.lowest.fill_(np.inf)
-        network.highest.fill_(-np.inf)
         context, condition = data.context[rows], data.condition[rows]
         groups = [(here, code) for here in range(len(data.contexts)) for code in (0, highest_dose)]
         members = np.stack([(context == here) & (condition == code) for here, code in groups])
         sums = np.zeros((len(groups), self.parameters.latent))
+        lowest, highest = np.inf, -np.inf
         for place, z in self._batches(data.X, network.encode, rows):
             sums += members[:, place].astype(np.float64) @ z
-            lowest, highest = torch.from_numpy(z.min(axis=0)), torch.from_numpy(z.max(axis=0))
-            network.lowest.copy_(torch.minimum(network.lowest, lowest))
-            network.highest.copy_(torch.maximum(network.highest, highest))
+            lowest, highest = np.minimum(lowest, z.min(axis=0)), np.maximum(highest, z.max(axis=0))
         with np.errstate(invalid="ignore"):  # the mean of no cells is NaN
             means = torch.from_numpy(sums / members.sum(axis=1)[:, None]).reshape(-1, 2, self.parameters.latent)
+        network.lowest.copy_(torch.as_tensor(lowest))
+        network.highest.copy_(torch.as_tensor(highest))
         network.centroids.copy_(means[:, 0])
         network.deltas.copy_(means[:, 1] - means[:, 0])
         if not self.parameters.regression:

@@ -32,10 +32,10 @@ from multipert.models.transfer import (
     PRIOR,
     TAKES_AWAY,
     Contexts,
+    LeftOut,
     from_one,
     part_taken,
     terms,
-    weight,
 )
 from multipert.process import own_process
 
@@ -64,33 +64,20 @@ def data_sets() -> Iterator[tuple[str, Iterator[PerturbationData]]]:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A context that is predicted from another.
+class Pair(LeftOut):
+    """A context that is predicted from few others, of whom nothing else is known.
 
     Attributes
     ----------
-    contexts, target
-        All contexts of a perturbation, and which of them it is.
-    guesses
-        (genes, terms) what is made of the other.
     known
-        All perturbations of the other, which alone is known.
+        All perturbations of these.
     """
 
-    contexts: Contexts
-    target: int
-    guesses: Doubles
     known: Sequence[Contexts]
-
-    @property
-    def shift(self) -> Doubles:
-        """(genes,) what is to be predicted."""
-        shift: Doubles = self.contexts.perturbed[self.target] - self.contexts.control[self.target]
-        return shift
 
     def error(self, coefficients: Doubles) -> float:
         """Squared error of the mean, as it counts."""
-        return weight(self.shift) * squared_error(self.guesses @ coefficients, self.contexts, self.target)
+        return self.weight * squared_error(self.guesses @ coefficients, self.contexts, self.place)
 
 
 def pairs(everywhere: Sequence[Contexts]) -> Iterator[Pair]:
@@ -121,8 +108,8 @@ def equations(asked: Sequence[Pair]) -> tuple[Doubles, Doubles]:
     products, moments = np.zeros((len(at), len(at))), np.zeros(len(at))
     for one in asked:
         guesses = one.guesses[:, at] * np.where(always, 1, part_taken(one.known))
-        products += weight(one.shift) * guesses.T @ guesses
-        moments += weight(one.shift) * guesses.T @ one.shift
+        products += one.weight * guesses.T @ guesses
+        moments += one.weight * guesses.T @ one.shift
     whole = sum(one.error(np.zeros(len(PRIOR))) for one in asked)
     return products / whole, moments / whole
 

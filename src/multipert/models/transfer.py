@@ -209,7 +209,7 @@ class LeftOut:
 
     contexts: Contexts
     place: int
-    guesses: npt.NDArray[np.float32]
+    guesses: npt.NDArray[np.floating]
 
     @property
     def control(self) -> Doubles:

@@ -29,8 +29,6 @@ JUDGE = "edist"
 
 BOUNDS_CALLED = {"floor": "doing nothing", "mean_response": "the mean response"}
 """The two floors, as sentences call them."""
-IN_FULL = {"the mean response": "the mean response seen in training"}
-"""What the answer itself calls them, for those who read no further."""
 
 REPRODUCIBLE = 0.3
 """Correlation of the response in two halves of the truth from which a direction can be right or wrong."""
@@ -92,6 +90,11 @@ class Lead:
     ahead: int
     n: int
     unit: str
+
+    @property
+    def in_full(self) -> str:
+        """What the answer itself calls the rival, for those who read no further."""
+        return f"{self.rival} seen in training" if self.rival == BOUNDS_CALLED["mean_response"] else self.rival
 
     @property
     def sure(self) -> bool:
@@ -313,10 +316,9 @@ def _answer(who: str, aspects: Sequence[Aspect], leads: Sequence[Lead]) -> tuple
     if direction.state == "wrong":
         return "lost", "No.", f"{who} is nearer to the truth than doing nothing, but {_listed(faults)}."
     if behind:
-        rival = IN_FULL.get(behind[0].rival, behind[0].rival)
-        less = f"{who} is nearer to the truth than doing nothing, but not than {rival}."
+        less = f"{who} is nearer to the truth than doing nothing, but not than {behind[0].in_full}."
         return "partly", "Only in part.", less
-    ahead = " and ".join(IN_FULL.get(one.rival, one.rival) for one in leads)
+    ahead = " and ".join(one.in_full for one in leads)
     nearer = f"{who} is nearer to the truth than {ahead}"
     if faults:
         answer = "As a mean response only." if faults == [population.fault] != [FAR] else "Only in part."

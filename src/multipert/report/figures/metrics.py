@@ -41,11 +41,8 @@ def metrics_across(summary: DatasetSummary) -> Section | None:
     series = drawn_doses(summary)
     several = len(summary.card.perturbations) > 1
     # Of one context alone the leaderboard says as much.
-    groups = (
-        []
-        if several and len(summary.card.held_out) == 1
-        else _groups(summary, "context", summary.by_metric("held_out"))
-    )
+    alone = several and len(summary.card.held_out) == 1
+    groups = [] if alone else _groups(summary, "context", summary.by_metric("held_out"))
     if several and not series:
         far = summary.strongest(PERTURBATIONS_DRAWN)
         tables = {metric: table.loc[far] for metric, table in summary.by_metric("perturbation").items()}
